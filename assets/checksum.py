@@ -1,0 +1,52 @@
+"""The asset `checksum`: the staged copy proven equal to what was delivered."""
+
+import dagster as dg
+
+from assets.common import MEGABYTE, batch_metadata, hexadecimal, stage_asset, table
+from batch_pipelines.engine.checksum import checksum
+from batch_pipelines.engine.feeds import Feed
+from resources.batches import Batches
+
+
+def checksum_asset(feed: Feed) -> dg.AssetsDefinition:
+    """Make the asset for a feed.
+
+    Args:
+        feed: The feed.
+
+    Returns:
+        The asset.
+    """
+
+    @stage_asset(
+        feed,
+        "checksum",
+        after="ingest",
+        kinds={"file"},
+        description="CRC32C of the staged copy, against ingest and against the sender's promise.",
+    )
+    def _checksum(
+        context: dg.AssetExecutionContext, batches: dg.ResourceParam[Batches]
+    ) -> dg.MaterializeResult[None]:
+        with batches.work(context, feed, "checksum") as (connection, work):
+            result = checksum(connection, work)
+        files = [
+            {
+                "file": file.file_name,
+                "crc32c": hexadecimal(file.crc32c),
+                "promised": hexadecimal(file.expected_crc32c),
+                "promised by": file.expected_source,
+                "records": file.records,
+            }
+            for file in result.files
+        ]
+        return dg.MaterializeResult(
+            metadata={
+                **batch_metadata(result.batch, worked=result.worked),
+                "records": result.batch.source_records or 0,
+                "files": table(files),
+                "throughput_mbps": result.bytes_processed / MEGABYTE / result.seconds,
+            }
+        )
+
+    return _checksum

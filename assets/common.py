@@ -1,0 +1,98 @@
+"""What the five stage assets share: their key, partitions and policy, and how things are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.definitions.metadata import (
+    RawMetadataValue,
+)  # not exported, yet in every signature
+
+from batch_pipelines.partitions import feed_partitions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.ledger.batches import Batch
+
+MEGABYTE = 1_000_000
+Cell = str | float | int | bool | None
+
+
+def stage_asset(
+    feed: Feed,
+    stage: str,
+    *,
+    after: str | None,
+    kinds: set[str],
+    description: str,
+    check_specs: Sequence[dg.AssetCheckSpec] = (),
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Decorate a stage function as the asset `[feed, stage]`.
+
+    Args:
+        feed: The feed.
+        stage: The stage.
+        after: The stage before it, None for the first.
+        kinds: What Dagster's graph shows as icons.
+        description: For the catalog.
+        check_specs: Checks that the asset reports.
+
+    Returns:
+        A decorator.
+    """
+    return dg.asset(
+        key=[feed.feed, stage],
+        deps=[] if after is None else [dg.AssetKey([feed.feed, after])],
+        partitions_def=feed_partitions(feed),
+        # One run a partition: a run's id is the batch id of exactly one delivery.
+        backfill_policy=dg.BackfillPolicy.multi_run(1),
+        group_name=feed.feed,
+        kinds=kinds,
+        description=description,
+        owners=feed.owners,
+        check_specs=check_specs,
+    )
+
+
+def batch_metadata(batch: Batch, *, worked: bool) -> dict[str, RawMetadataValue]:
+    """Show which batch a stage had to do with.
+
+    Args:
+        batch: The batch.
+        worked: Whether the stage did anything, or found it done.
+
+    Returns:
+        Metadata.
+    """
+    found: dict[str, RawMetadataValue] = {
+        "batch_id": dg.MetadataValue.text(batch.batch_id),
+        "status": dg.MetadataValue.text(batch.status),
+        "outcome": dg.MetadataValue.text("done" if worked else "nothing to do, as recorded before"),
+    }
+    if batch.duplicate_of is not None:
+        found["duplicate_of"] = dg.MetadataValue.text(batch.duplicate_of)
+    return found
+
+
+def table(rows: Iterable[Mapping[str, Cell]]) -> dg.MetadataValue:
+    """Show rows as a table.
+
+    Args:
+        rows: Rows of the same columns.
+
+    Returns:
+        Metadata.
+    """
+    records = [dg.TableRecord(dict(row)) for row in rows]
+    if not records:
+        return dg.MetadataValue.text("none")
+    columns = [dg.TableColumn(name, "string") for name in records[0].data]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+
+
+def hexadecimal(crc: int | None) -> str | None:
+    """Write a CRC32C as sidecars have it: 8 hex digits."""
+    return None if crc is None else f"{crc:08x}"

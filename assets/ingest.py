@@ -1,0 +1,83 @@
+"""The asset `ingest`: the delivery copied into staging, with its checksums."""
+
+from collections.abc import Iterable
+
+import dagster as dg
+import pydantic
+
+from assets.common import MEGABYTE, batch_metadata, hexadecimal, stage_asset, table
+from batch_pipelines.engine.feeds import Feed
+from batch_pipelines.engine.ingest import ingest
+from resources.batches import Batches
+
+
+class IngestConfig(dg.Config):
+    """What can be set in the launchpad."""
+
+    force: bool = pydantic.Field(
+        default=False,
+        description="Load the delivery even though the same one is in force; it is superseded.",
+    )
+
+
+def ingest_asset(feed: Feed) -> dg.AssetsDefinition:
+    """Make the asset for a feed.
+
+    Args:
+        feed: The feed.
+
+    Returns:
+        The asset.
+    """
+
+    @stage_asset(
+        feed,
+        "ingest",
+        after=None,
+        kinds={"file"},
+        description=f"Files of {feed.source.path}, copied into staging. {feed.description}",
+    )
+    def _ingest(
+        context: dg.AssetExecutionContext,
+        config: IngestConfig,
+        batches: dg.ResourceParam[Batches],
+    ) -> dg.MaterializeResult[None]:
+        with batches.work(context, feed, "ingest") as (connection, work):
+            result = ingest(connection, work, force=config.force)
+        report_dead(context.instance, result.dead_runs)
+        files = [
+            {
+                "file": file.file_name,
+                "table": file.target_table,
+                "bytes": file.size,
+                "crc32c": hexadecimal(file.crc32c),
+                "promised": hexadecimal(file.expected_crc32c),
+                "sha256": file.sha256,
+            }
+            for file in result.files
+        ]
+        size = sum(file.size for file in result.files)
+        return dg.MaterializeResult(
+            metadata={
+                **batch_metadata(result.batch, worked=result.duplicate_of is None),
+                **({} if result.duplicate_of is None else {"duplicate_of": result.duplicate_of}),
+                "files": table(files),
+                "megabytes": size / MEGABYTE,
+            }
+        )
+
+    return _ingest
+
+
+def report_dead(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
+    """Tell Dagster of runs found dead: its launcher does not notice, and they count in the queue.
+
+    Args:
+        instance: The Dagster instance.
+        run_ids: Runs whose batch another run has taken over.
+    """
+    for run_id in run_ids:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_failed(run, "Its process ended without a word.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)

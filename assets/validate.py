@@ -1,0 +1,108 @@
+"""The asset `validate`: the published rows compared with their source, and its checks for people.
+
+The asset itself raises when a check fails: what comes after it must not run, also when it is launched
+alone, and a check alone would not stop it.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from assets.common import Cell, batch_metadata, stage_asset, table
+from batch_pipelines.engine.feeds import Feed
+from batch_pipelines.engine.ledger.proofs import Check, TableValidation
+from batch_pipelines.engine.validate import require_valid, validate
+from resources.batches import Batches
+
+_CHECKS = {
+    "record_count": "As many rows in the table as records in the source.",
+    "schema": "Every column of the source is in the table.",
+    "key_uniqueness": "No primary key stands twice.",
+    "aggregates": "Count, exact sum and bounds of every column, against a second reading.",
+}
+
+
+def validate_asset(feed: Feed) -> dg.AssetsDefinition:
+    """Make the asset for a feed.
+
+    Args:
+        feed: The feed.
+
+    Returns:
+        The asset with its checks.
+    """
+    key = dg.AssetKey([feed.feed, "validate"])
+
+    @stage_asset(
+        feed,
+        "validate",
+        after="bulk_write",
+        kinds={"postgres"},
+        description="The committed rows against a second, independent reading of the source.",
+        check_specs=[
+            dg.AssetCheckSpec(_name(each.table, kind), asset=key, description=description)
+            for each in feed.tables
+            for kind, description in _CHECKS.items()
+        ],
+    )
+    def _validate(
+        context: dg.AssetExecutionContext, batches: dg.ResourceParam[Batches]
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
+        with batches.work(context, feed, "validate") as (connection, work):
+            result = validate(connection, work)
+        found = {each.target_table: each for each in result.tables}
+        for each in feed.tables:
+            yield from _results(each.table, found.get(each.table))
+        # Before the materialization: a partition that is visible and wrong must not turn green.
+        require_valid(result)
+        rows: list[dict[str, Cell]] = [
+            {
+                "table": each.target_table,
+                "check": check.name,
+                "expected": check.expected,
+                "actual": check.actual,
+                "status": check.status,
+                "seconds": check.seconds,
+            }
+            for each in result.tables
+            for check in each.checks
+        ]
+        yield dg.MaterializeResult(
+            metadata={
+                **batch_metadata(result.batch, worked=result.worked),
+                "checks": table(rows),
+                "seconds": result.seconds,
+            }
+        )
+
+    return _validate
+
+
+def _name(full_name: str, kind: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in full_name) + f"__{kind}"
+
+
+def _results(full_name: str, found: TableValidation | None) -> Iterator[dg.AssetCheckResult]:
+    for kind in _CHECKS:
+        checks = [c for c in (found.checks if found else ()) if c.name.split(".")[0] == kind]
+        yield dg.AssetCheckResult(
+            check_name=_name(full_name, kind),
+            passed=bool(checks) and all(check.status == "SUCCESS" for check in checks),
+            # A check that could not be made is no success, but no proof of damage either.
+            severity=dg.AssetCheckSeverity.ERROR if checks else dg.AssetCheckSeverity.WARN,
+            metadata=_check_metadata(checks),
+        )
+
+
+def _check_metadata(checks: Sequence[Check]) -> dict[str, dg.MetadataValue]:
+    if not checks:
+        return {"not checked": dg.MetadataValue.text("this delivery has nothing to check it by")}
+    failed = [check for check in checks if check.status != "SUCCESS"]
+    shown = failed or checks
+    return {
+        "results": table(
+            {"check": c.name, "expected": c.expected, "actual": c.actual, "status": c.status}
+            for c in shown
+        ),
+        "sql": dg.MetadataValue.md(f"```sql\n{shown[0].sql}\n```"),
+    }

@@ -1,0 +1,39 @@
+"""The commands, gathered; and how an error ends one."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from batch_pipelines.cli import batches, db, dev, feeds, imports
+from batch_pipelines.cli.show import complain
+from batch_pipelines.engine.errors import BatchError, FeedError, SettingsError
+
+_FAILED, _WRONG_USAGE = 1, 2
+
+app = typer.Typer(
+    name="batch-pipelines",
+    help="Batch imports you can trace, prove and take back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(db.app, name="db")
+app.add_typer(feeds.app, name="feeds")
+app.command("import")(imports.import_)
+app.command("batches")(batches.batches)
+app.command("show")(batches.show)
+app.command("dev")(dev.dev)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one sentence on standard error, not a trace."""
+    try:
+        app()
+    except (FeedError, SettingsError) as error:
+        complain(str(error))
+        sys.exit(_WRONG_USAGE)
+    except BatchError as error:
+        complain(str(error))
+        sys.exit(_FAILED)

@@ -1,0 +1,148 @@
+"""`batches` and `show`: what happened, from the ledger."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batch_pipelines.cli.show import Json, print_json, print_table, say
+from batch_pipelines.engine.ledger import batches as ledger
+from batch_pipelines.engine.ledger import files, proofs
+from batch_pipelines.engine.postgres.database import open_database
+from batch_pipelines.engine.postgres.migrate import require_current
+from batch_pipelines.engine.settings import load_settings
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterator
+
+    from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.postgres.database import Connection
+
+
+def batches(
+    *,
+    feed: Annotated[str | None, typer.Option(help="Only of this feed.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only in this state, e.g. FAILED.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
+    json: Json = False,
+) -> None:
+    """List batches, newest first."""
+    wanted = status.upper() if status else None
+    with _ledger() as connection:
+        found = ledger.history(connection, feed=feed, status=wanted, limit=limit)
+    if json:
+        print_json(found)
+        return
+    print_table(
+        "Batches",
+        ["batch", "feed/partition", "try", "state", "records", "written", "started"],
+        [
+            [b.batch_id[:8], b.name, b.attempt, b.status, b.source_records, b.written_records,
+             _time(b.started_at)]
+            for b in found
+        ],
+    )  # fmt: skip
+
+
+def show(
+    batch: Annotated[str, typer.Argument(help="Batch id, a unique prefix of one, or FEED/KEY.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Show what happened to a batch, and the one next command."""
+    with _ledger() as connection:
+        found = ledger.find(connection, batch)
+        stages = [*ledger.stages(connection, found.batch_id).values()]
+        runs = ledger.runs(connection, found.batch_id)
+        staged = files.of_batch(connection, found.batch_id)
+        checksums = files.checksums(connection, found.batch_id)
+        tables = proofs.tables(connection, found.batch_id)
+        validations = proofs.validations(connection, found.batch_id)
+        archive = proofs.archive(connection, found.batch_id)
+    if json:
+        print_json({
+            "batch": found, "runs": runs, "stages": stages, "files": staged,
+            "checksums": checksums, "tables": tables, "validations": validations,
+            "archive": archive, "next": next_command(found, archived=archive is not None),
+        })  # fmt: skip
+        return
+    say(f"Batch {found.batch_id}  {found.name}, attempt {found.attempt}: {found.status}")
+    say(f"asked for by {found.requested_by}; runs: {', '.join(runs)}")
+    if found.error_details:
+        say(f"why: {found.error_details}")
+    print_table(
+        "Stages",
+        ["stage", "state", "started", "seconds"],
+        [[s.stage, s.status, _time(s.started_at), _seconds(s)] for s in stages],
+    )
+    if staged:
+        print_table(
+            "Files",
+            ["file", "table", "bytes", "records", "crc32c", "promised", "sha256"],
+            [
+                [f.file_name, f.target_table, f.size, f.records, f"{f.crc32c:08x}",
+                 None if f.expected_crc32c is None else f"{f.expected_crc32c:08x}", f.sha256[:12]]
+                for f in staged
+            ],
+        )  # fmt: skip
+    if tables:
+        print_table(
+            "Balance: inserted + updated + unchanged = records",
+            ["table", "records", "inserted", "updated", "unchanged", "removed"],
+            [[t.target_table, t.source_records, t.inserted, t.updated, t.unchanged, t.removed]
+             for t in tables],
+        )  # fmt: skip
+    for validation in validations:
+        failed = [check for check in validation.checks if check.status != "SUCCESS"]
+        say(f"{validation.target_table}: {len(validation.checks)} checks, {len(failed)} failed")
+        if failed:
+            print_table(
+                "Failed checks",
+                ["check", "expected", "actual", "sql"],
+                [[c.name, c.expected, c.actual, c.sql] for c in failed],
+            )
+    if archive is not None:
+        say(
+            f"Bag: {archive.bag_path} ({archive.payload_files} files, {archive.payload_bytes:,} bytes)"
+        )
+    say(f"Next: {next_command(found, archived=archive is not None)}")
+
+
+def next_command(batch: Batch, *, archived: bool) -> str:
+    """Say what to type next about a batch.
+
+    Args:
+        batch: The batch.
+        archived: Whether it has its bag.
+
+    Returns:
+        One command.
+    """
+    again = f"batch-pipelines import {batch.feed} --batch {batch.partition_key}"
+    if batch.status == "DUPLICATE" and batch.duplicate_of:
+        return f"batch-pipelines show {batch.duplicate_of[:8]}"
+    if batch.status == "SUPERSEDED" and batch.superseded_by:
+        return f"batch-pipelines show {batch.superseded_by[:8]}"
+    if batch.status == "SUCCESS" and archived:
+        return f"batch-pipelines batches --feed {batch.feed}"
+    return again
+
+
+@contextmanager
+def _ledger() -> Iterator[Connection]:
+    with open_database(load_settings()) as database, database.connect("show") as connection:
+        require_current(connection)
+        yield connection
+
+
+def _time(value: dt.datetime | None) -> str | None:
+    return None if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _seconds(stage: ledger.StageRecord) -> float | None:
+    if stage.completed_at is None:
+        return None
+    return (stage.completed_at - stage.started_at).total_seconds()

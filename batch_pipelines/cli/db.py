@@ -1,0 +1,106 @@
+"""`db`: the embedded server, and the ledger's migrations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import psycopg.conninfo
+import typer
+
+from batch_pipelines.cli.show import Json, print_json, say
+from batch_pipelines.engine.errors import SettingsError
+from batch_pipelines.engine.feeds import load_feeds
+from batch_pipelines.engine.postgres.database import DATA_DATABASE, embedded_server, open_database
+from batch_pipelines.engine.postgres.migrate import create_tables, downgrade, status, upgrade
+from batch_pipelines.engine.settings import Settings, load_settings
+
+app = typer.Typer(help="The embedded server and the ledger's schema.", no_args_is_help=True)
+
+
+@app.command("start")
+def start() -> None:
+    """Start the embedded PostgreSQL and keep it up until `db stop`."""
+    settings = _embedded_only("start")
+    embedded_server(settings).start()
+    say(f"The embedded PostgreSQL runs. Connect with:\n  psql '{_embedded_url(settings)}'")
+
+
+@app.command("stop")
+def stop(
+    *,
+    force: Annotated[bool, typer.Option(help="Stop it even while other commands use it.")] = False,
+) -> None:
+    """Stop the embedded PostgreSQL."""
+    embedded_server(_embedded_only("stop")).stop(force=force)
+    say("The embedded PostgreSQL is stopped.")
+
+
+@app.command("url")
+def url() -> None:
+    """Print what to connect to; a password in it is not printed."""
+    settings = load_settings()
+    if settings.database_url is None:
+        print(_embedded_url(settings))  # noqa: T201  # bare, for use in a shell
+        return
+    parts = psycopg.conninfo.conninfo_to_dict(settings.database_url.get_secret_value())
+    parts.pop("password", None)
+    print(psycopg.conninfo.make_conninfo("", **parts))  # noqa: T201
+
+
+@app.command("upgrade")
+def upgrade_(*, json: Json = False) -> None:
+    """Bring the ledger up to date, and create the tables of feeds that ship SQL."""
+    settings = load_settings()
+    feeds = load_feeds(settings.feeds)
+    with open_database(settings) as database:
+        after = upgrade(database)
+        with database.connect("upgrade") as connection:
+            created = create_tables(connection, feeds.values(), settings.feeds)
+    if json:
+        print_json({"revision": after.current, "tables_created_for": created})
+        return
+    say(f"The ledger is at revision {after.current}.")
+    for feed in created:
+        say(f"Tables of feed {feed} created.")
+
+
+@app.command("status")
+def status_(*, json: Json = False) -> None:
+    """Say which revision the ledger is at, and what is pending."""
+    with open_database(load_settings()) as database, database.connect("status") as connection:
+        found = status(connection)
+    if json:
+        print_json(found)
+        return
+    say(f"The ledger is at revision {found.current or 'none'}; the newest is {found.head}.")
+    if found.pending:
+        say(f"Pending: {', '.join(found.pending)}. Next: batch-pipelines db upgrade")
+
+
+@app.command("downgrade")
+def downgrade_(
+    *,
+    to: Annotated[str, typer.Option("--to", help="Revision to stop at; `base` removes all.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Take migrations of the ledger back, with what their tables hold."""
+    if not yes:
+        typer.confirm(f"This drops what the ledger holds past revision {to}. Go on?", abort=True)
+    with open_database(load_settings()) as database:
+        after = downgrade(database, to)
+    say(f"The ledger is at revision {after.current or 'none'}.")
+
+
+def _embedded_only(command: str) -> Settings:
+    settings = load_settings()
+    if settings.database_url is not None:
+        message = (
+            f"BATCH_PIPELINES_DATABASE_URL is set, so the embedded server is not in use and "
+            f"`db {command}` has nothing to do. Unset it first."
+        )
+        raise SettingsError(message)
+    return settings
+
+
+def _embedded_url(settings: Settings) -> str:
+    return embedded_server(settings).url(DATA_DATABASE)

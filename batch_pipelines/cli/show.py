@@ -1,0 +1,103 @@
+"""How the command line prints: tables for people, JSON for programs, errors on standard error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import rich.box
+import rich.console
+import rich.markup
+import rich.table
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+_COLOURS = {
+    "SUCCESS": "green",
+    "PUBLISHED": "cyan",
+    "IN_PROGRESS": "cyan",
+    "DUPLICATE": "dim",
+    "SUPERSEDED": "dim",
+    "PARTIAL_SUCCESS": "yellow",
+    "UNVERIFIED": "yellow",
+    "FAILED": "red",
+    "VALIDATION_FAILED": "red",
+}
+
+
+def console() -> rich.console.Console:
+    """Give the console of standard output; not made at import, so that tests can capture it."""
+    return rich.console.Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON.
+
+    Args:
+        value: Plain values, dataclasses and times.
+    """
+    sys.stdout.write(json.dumps(value, default=_plain, indent=1) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows under a title; states are coloured, numbers stand to the right.
+
+    Args:
+        title: Above the table.
+        columns: Heads of the columns.
+        rows: Their cells; None is shown as a dash.
+    """
+    table = rich.table.Table(
+        title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False
+    )
+    cells = [[*row] for row in rows]
+    for place, column in enumerate(columns):
+        numeric = all(isinstance(row[place], int | float | None) for row in cells) and cells
+        table.add_column(
+            column, justify="right" if numeric else "left", overflow="fold", no_wrap=bool(numeric)
+        )
+    for row in cells:
+        table.add_row(*(_cell(value) for value in row))
+    console().print(table)
+
+
+def say(text: str) -> None:
+    """Print a line, as it is."""
+    console().print(rich.markup.escape(text))
+
+
+def complain(text: str) -> None:
+    """Print an error to standard error."""
+    rich.console.Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"[red]Error:[/] {rich.markup.escape(text)}"
+    )
+
+
+def status(text: str) -> str:
+    """Mark a state up with its colour."""
+    return f"[{_COLOURS.get(text, 'default')}]{text}[/]"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    text = str(value)
+    return status(text) if text in _COLOURS else rich.markup.escape(text)
+
+
+def _plain(value: Any) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)

@@ -1,0 +1,65 @@
+"""The one place where everything is wired together. Nothing imports it but the command line."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets import feed_assets
+from batch_pipelines.engine.feeds import load_feeds
+from batch_pipelines.engine.settings import load_settings
+from batch_pipelines.engine.work import no_progress
+from batch_pipelines.jobs import feed_job
+from batch_pipelines.sensors import landing_sensor
+from resources.batches import batches_resource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.settings import Settings
+    from batch_pipelines.engine.work import Progress
+
+
+def build_defs(
+    *,
+    feeds: Iterable[Feed] | None = None,
+    load: Callable[[], Settings] = load_settings,
+    progress: Progress = no_progress,
+    resource_overrides: Mapping[str, Any] | None = None,
+) -> dg.Definitions:
+    """Make the definitions of the code location.
+
+    Args:
+        feeds: The feeds; None reads the feeds folder of the settings.
+        load: Reads the settings.
+        progress: Told how far a stage has come.
+        resource_overrides: Resources to use in place of the usual ones, by name.
+
+    Returns:
+        Assets, jobs and sensors of all feeds, and their resources.
+
+    Raises:
+        FeedError: A feed file is wrong.
+        SettingsError: The environment is wrong.
+    """
+    chosen = [*(load_feeds(load().feeds).values() if feeds is None else feeds)]
+    with warnings.catch_warnings():
+        # BackfillPolicy is beta in Dagster 1.13; that it may change is caught by its pinned version.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        assets = [asset for feed in chosen for asset in feed_assets(feed)]
+    return dg.Definitions(
+        assets=assets,
+        jobs=[feed_job(feed) for feed in chosen],
+        sensors=[landing_sensor(feed) for feed in chosen],
+        resources={"batches": batches_resource(load, progress), **(resource_overrides or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Load the code location; Dagster calls it by way of workspace.yaml."""
+    return build_defs()

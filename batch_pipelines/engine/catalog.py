@@ -1,0 +1,330 @@
+"""PostgreSQL's catalog, read for everybody: columns, types, keys, constraints, foreign-key order."""
+
+from __future__ import annotations
+
+import difflib
+import graphlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from batch_pipelines.engine.errors import FeedError
+from batch_pipelines.engine.wire_types import wire_type
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.wire_types import WireType
+
+STAMP = "import_batch_id"
+_VARCHAR = 1043
+
+_TABLE = """
+SELECT c.oid::bigint
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
+"""
+_COLUMNS = """
+SELECT a.attname, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
+       a.attnotnull OR t.typnotnull, a.atthasdef OR a.attidentity <> '', a.attgenerated <> '',
+       a.attidentity = 'a'
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+_UNIQUE = """
+SELECT i.indisprimary, coalesce(con.conname, c.relname),
+       array_agg(a.attname ORDER BY k.place), bool_and(a.attnotnull), i.indnullsnotdistinct
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid
+LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.contype IN ('p', 'u')
+CROSS JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, place)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = %s AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
+  AND k.place <= i.indnkeyatts
+GROUP BY i.indisprimary, coalesce(con.conname, c.relname), i.indnullsnotdistinct
+ORDER BY i.indisprimary DESC, 2
+"""
+_CHECKS = """
+SELECT conname, pg_get_expr(conbin, conrelid)
+FROM pg_constraint WHERE conrelid = %s AND contype = 'c' ORDER BY conname
+"""
+_FOREIGN_KEYS = """
+SELECT con.conname, con.conrelid::bigint, con.confrelid::bigint, child.nspname, c.relname,
+       parent.nspname, p.relname, con.confdeltype::text,
+       (SELECT array_agg(a.attname ORDER BY k.place)
+        FROM unnest(con.conkey) WITH ORDINALITY AS k (attnum, place)
+        JOIN pg_attribute a ON a.attrelid = con.conrelid AND a.attnum = k.attnum),
+       (SELECT array_agg(a.attname ORDER BY k.place)
+        FROM unnest(con.confkey) WITH ORDINALITY AS k (attnum, place)
+        JOIN pg_attribute a ON a.attrelid = con.confrelid AND a.attnum = k.attnum)
+FROM pg_constraint con
+JOIN pg_class c ON c.oid = con.conrelid JOIN pg_namespace child ON child.oid = c.relnamespace
+JOIN pg_class p ON p.oid = con.confrelid JOIN pg_namespace parent ON parent.oid = p.relnamespace
+WHERE con.contype = 'f' AND con.conparentid = 0 AND (con.conrelid = %(oid)s OR con.confrelid = %(oid)s)
+ORDER BY con.conname
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a target table.
+
+    Attributes:
+        name: Its name.
+        type_name: Its type as SQL writes it, e.g. `numeric(10,2)`.
+        wire: Its wire type where it is one of the closed list, else None: it then loads as text.
+        not_null: Whether it refuses nulls.
+        has_default: Whether an absent value gets a default or an identity.
+        computed: Whether PostgreSQL alone writes it (generated, identity ALWAYS).
+        max_length: Characters a varchar(n) takes, else None.
+    """
+
+    name: str
+    type_name: str
+    wire: WireType | None
+    not_null: bool
+    has_default: bool
+    computed: bool
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class UniqueKey:
+    """A primary key or unique constraint or index over plain columns.
+
+    Attributes:
+        name: Of the constraint, or of the index where there is no constraint.
+        columns: In the key's order.
+        primary: Whether it is the primary key.
+        nulls_equal: Whether two nulls count as equal (NULLS NOT DISTINCT).
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    primary: bool
+    nulls_equal: bool
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """A foreign key from a child table to a parent table.
+
+    Attributes:
+        name: Of the constraint.
+        child_oid, parent_oid: OIDs of the two tables.
+        child, parent: Schema and name of the two tables.
+        on_delete: `a` no action, `r` restrict, `c` cascade, `n` set null, `d` set default.
+        child_columns, parent_columns: The columns that must agree, in the same order.
+    """
+
+    name: str
+    child_oid: int
+    parent_oid: int
+    child: tuple[str, str]
+    parent: tuple[str, str]
+    on_delete: str
+    child_columns: tuple[str, ...]
+    parent_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """What the catalog says of a target table.
+
+    Attributes:
+        oid: Its OID.
+        schema, name: Its name.
+        columns: All columns but the stamp, in the table's order.
+        unique_keys: The primary key first.
+        checks: Constraint name and SQL expression of each CHECK.
+        parents: Foreign keys from this table.
+        children: Foreign keys to this table, from itself included.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    unique_keys: tuple[UniqueKey, ...]
+    checks: tuple[tuple[str, str], ...]
+    parents: tuple[ForeignKey, ...]
+    children: tuple[ForeignKey, ...]
+
+    @property
+    def full_name(self) -> str:
+        """Schema and name, as a feed writes them."""
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """The quoted name for use in SQL."""
+        return sql.Identifier(self.schema, self.name)
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """Columns of the primary key; empty where there is none."""
+        first = self.unique_keys[0] if self.unique_keys else None
+        return first.columns if first is not None and first.primary else ()
+
+    def column(self, name: str) -> Column:
+        """Find a column.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The column.
+        """
+        return next(column for column in self.columns if column.name == name)
+
+
+def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
+    """Read a target table's catalog.
+
+    Args:
+        connection: A connection to the target database.
+        feed: The feed that names the table, for messages.
+        full_name: The table's name as in `public.flights`.
+
+    Returns:
+        Its columns, keys and constraints.
+
+    Raises:
+        FeedError: There is no such table, or it has no stamp column.
+    """
+    schema, name = full_name.split(".")
+    row = connection.execute(_TABLE, (schema, name)).fetchone()
+    if row is None:
+        message = (
+            f"Feed {feed.feed}: there is no table {full_name}. Create it, correct `table:` in the "
+            "feed, or give the feed a `ddl:` file and run `batch-pipelines db upgrade`."
+        )
+        raise FeedError(message)
+    oid = int(row[0])
+    columns = []
+    stamped = False
+    for attname, type_oid, typmod, type_name, not_null, default, generated, always in _rows(
+        connection, _COLUMNS, (oid,)
+    ):
+        if attname == STAMP:
+            stamped = type_name == "uuid"
+            continue
+        columns.append(
+            Column(
+                attname,
+                type_name,
+                wire_type(type_oid, typmod),
+                not_null,
+                default,
+                generated or always,
+                # A varchar's type modifier is its length and the 4 bytes of a header.
+                typmod - 4 if type_oid == _VARCHAR and typmod > 0 else None,
+            )
+        )
+    if not stamped:
+        message = (
+            f"Feed {feed.feed}: table {full_name} has no column {STAMP} of type uuid, so its rows "
+            f"could not be traced to a batch. Add it: ALTER TABLE {full_name} ADD COLUMN {STAMP} "
+            f"uuid; CREATE INDEX CONCURRENTLY ON {full_name} ({STAMP});"
+        )
+        raise FeedError(message)
+    keys = tuple(
+        UniqueKey(conname, tuple(names), primary, nulls_equal)
+        for primary, conname, names, _, nulls_equal in _rows(connection, _UNIQUE, (oid,))
+    )
+    checks = tuple((n, e) for n, e in _rows(connection, _CHECKS, (oid,)))
+    foreign = [
+        ForeignKey(n, c, p, (cs, cn), (ps, pn), action, tuple(cc), tuple(pc))
+        for n, c, p, cs, cn, ps, pn, action, cc, pc in _rows(
+            connection, _FOREIGN_KEYS, {"oid": oid}
+        )
+    ]
+    return TableInfo(
+        oid,
+        schema,
+        name,
+        tuple(columns),
+        keys,
+        checks,
+        tuple(key for key in foreign if key.child_oid == oid),
+        tuple(key for key in foreign if key.parent_oid == oid),
+    )
+
+
+def read_tables(connection: Connection, feed: Feed) -> tuple[TableInfo, ...]:
+    """Read all tables of a feed, parents before children.
+
+    Args:
+        connection: A connection to the target database.
+        feed: The feed.
+
+    Returns:
+        Its tables, ordered by the foreign keys among them; a cycle keeps the feed's order, since
+        one statement's rows are checked at its end and deferrable keys at the transaction's.
+
+    Raises:
+        FeedError: A table is missing or has no stamp column.
+    """
+    tables = {
+        info.oid: info for info in (read_table(connection, feed, t.table) for t in feed.tables)
+    }
+    graph = {
+        oid: {key.parent_oid for key in info.parents if key.parent_oid in tables} - {oid}
+        for oid, info in tables.items()
+    }
+    try:
+        return tuple(tables[oid] for oid in graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError:
+        return tuple(tables.values())
+
+
+def match_columns(table: TableInfo, names: Sequence[str], where: str) -> tuple[Column, ...]:
+    """Find the table's column for each column of a file.
+
+    Args:
+        table: The target table.
+        names: Column names of the file, in its order.
+        where: The file, for messages.
+
+    Returns:
+        One column for each name, in the file's order.
+
+    Raises:
+        FeedError: A name stands twice, is unknown, is written by PostgreSQL alone, or a column that
+            must have a value is absent.
+    """
+    known = {column.name: column for column in table.columns}
+    problems = []
+    for name in names:
+        if names.count(name) > 1:
+            problems.append(f"column {name!r} stands more than once")
+        elif name == STAMP:
+            problems.append(
+                f"column {STAMP} is written by batch-pipelines and may not be delivered"
+            )
+        elif name not in known:
+            near = difflib.get_close_matches(name, [k for k in known if k not in names], n=1)
+            hint = f" (is it {near[0]!r}?)" if near else ""
+            problems.append(f"column {name!r} is not in {table.full_name}{hint}")
+        elif known[name].computed:
+            problems.append(f"column {name!r} is computed by PostgreSQL and may not be delivered")
+    problems.extend(
+        f"column {column.name!r} is absent, but {table.full_name} needs a value there"
+        for column in table.columns
+        if column.not_null and not column.has_default and column.name not in names
+    )
+    if problems:
+        found = "; ".join(dict.fromkeys(problems))
+        message = f"{where}: {found}. Correct the file's columns, or the table."
+        raise FeedError(message)
+    return tuple(known[name] for name in names)
+
+
+def _rows(
+    connection: Connection, query: str, parameters: Sequence[object] | Mapping[str, object]
+) -> list[tuple[Any, ...]]:
+    return connection.execute(query, parameters).fetchall()

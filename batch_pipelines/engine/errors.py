@@ -1,0 +1,51 @@
+"""Errors that people see. A message says what was expected, what was found, where, and what to do.
+
+No message holds a value of a row, a driver's text or a secret: what is known (file, record, column,
+constraint, SQLSTATE) is enough to find the place, and messages end up in logs and in the ledger.
+"""
+
+from __future__ import annotations
+
+
+class BatchError(Exception):
+    """Base of every error that is a sentence for people and not a defect of the program."""
+
+
+class SettingsError(BatchError):
+    """A setting is missing or wrong."""
+
+
+class ServerError(BatchError):
+    """The embedded PostgreSQL could not be installed, started or stopped."""
+
+
+class FeedError(BatchError):
+    """A feed file is wrong, or does not fit its tables."""
+
+
+class DeliveryError(BatchError):
+    """A delivery is missing, incomplete, damaged or not readable as its feed says."""
+
+
+class BusyError(BatchError):
+    """Another live run holds the partition."""
+
+
+class LeaseLostError(BatchError):
+    """Another run has taken the partition over; this one may no longer write."""
+
+
+class StageOrderError(BatchError):
+    """A stage was asked to run before the one it builds on, or without a batch."""
+
+
+class PublishError(BatchError):
+    """The publish transaction was aborted: the rows do not fit the tables, or the proof failed."""
+
+
+class ValidationError(BatchError):
+    """Published rows differ from their source."""
+
+
+class ArchiveError(BatchError):
+    """A bag could not be written, or did not read back equal."""

@@ -1,0 +1,378 @@
+"""Feeds: what a YAML file may say, how it is checked, and which files belong to which partition.
+
+Here: the model, reading it with errors that name file, line and remedy, and matching paths. Not
+here: opening deliveries (`ingest`), and comparing a feed with its tables (`catalog`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import pydantic
+import yaml
+
+from batch_pipelines.engine.errors import DeliveryError, FeedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
+
+# Dagster takes any string as a partition key, '' and newlines and '...' included; a key is also a
+# folder name, a part of an archive's name and a word on a command line, so it is kept to these.
+PARTITION_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]{0,99}")
+PLACEHOLDER = "{batch}"
+
+Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Part):
+    """Where deliveries appear.
+
+    Attributes:
+        path: Pattern of the files of one delivery; `{batch}` stands for the partition key. A
+            relative one starts at the folder that holds the feeds folder.
+        settle_seconds: How long, in seconds, the files of a delivery must be unchanged before the
+            sensor takes it for complete.
+    """
+
+    path: str = pydantic.Field(description="files of one delivery; {batch} is the partition key")
+    settle_seconds: float = pydantic.Field(
+        default=10.0, ge=0, description="seconds a delivery must be unchanged to count as complete"
+    )
+
+    @pydantic.field_validator("path")
+    @classmethod
+    def _one_placeholder(cls, value: str) -> str:
+        if value.count(PLACEHOLDER) != 1:
+            message = f"must contain {PLACEHOLDER} exactly once: it becomes the partition key"
+            raise ValueError(message)
+        if ".." in PurePosixPath(value).parts:
+            message = "must not contain '..': write the path it leads to"
+            raise ValueError(message)
+        part = next(part for part in PurePosixPath(value).parts if PLACEHOLDER in part)
+        if any(wild in part for wild in "*?["):
+            message = f"must not have wildcards in {part!r}, beside {PLACEHOLDER}"
+            raise ValueError(message)
+        if "**" in value:
+            message = "must not contain '**': a delivery's files stand in one folder"
+            raise ValueError(message)
+        return value
+
+
+class Table(_Part):
+    """A target table.
+
+    Attributes:
+        table: Its name with schema, as in `public.flights`.
+        files: Pattern of the delivery's file names that fill it.
+    """
+
+    table: Annotated[str, pydantic.StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")] = (
+        pydantic.Field(description="target table with its schema, e.g. public.flights")
+    )
+    files: str = pydantic.Field(
+        default="*", description="file names of the delivery that fill this table"
+    )
+
+    @property
+    def schema_name(self) -> str:
+        """The part before the dot."""
+        return self.table.split(".")[0]
+
+    @property
+    def name(self) -> str:
+        """The part after the dot."""
+        return self.table.split(".")[1]
+
+
+class Feed(_Part):
+    """One kind of import.
+
+    Attributes:
+        feed: Its name, also the name of its Dagster job and the first part of its asset keys.
+        version: Raised by hand when the same files shall be loaded again with another meaning;
+            part of a delivery's identity.
+        description: One sentence for people.
+        source: Where deliveries appear.
+        tables: The tables that one delivery fills together.
+        identity: Whether the same content under another partition key is a duplicate (`feed`) or
+            a delivery of its own (`partition`).
+        ddl: SQL file beside the feed file that creates its tables where they are missing.
+        owners: Who answers for the feed: e-mail addresses or `team:NAME`.
+    """
+
+    feed: Word = pydantic.Field(description="name of the feed")
+    version: int = pydantic.Field(
+        default=1, ge=1, description="raise it to load the same files again"
+    )
+    description: str = pydantic.Field(default="", description="one sentence for people")
+    source: Source
+    tables: tuple[Table, ...] = pydantic.Field(min_length=1)
+    identity: Literal["partition", "feed"] = pydantic.Field(
+        default="partition", description="where the same content counts as a duplicate"
+    )
+    ddl: str | None = pydantic.Field(default=None, description="SQL file that creates the tables")
+    owners: tuple[str, ...] = pydantic.Field(default=(), description="e-mail or team:NAME")
+
+    @pydantic.field_validator("owners")
+    @classmethod
+    def _owners_as_dagster_has_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for owner in value:
+            if not re.fullmatch(r"team:\w+|[^@\s]+@[^@\s]+\.[^@\s]+", owner):
+                message = "an owner is an e-mail address or team:NAME"
+                raise ValueError(message)
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _tables_are_told_apart(self) -> Feed:
+        names = [table.table for table in self.tables]
+        if len(set(names)) < len(names):
+            message = "tables: a table stands twice; one entry with a wider pattern does it"
+            raise ValueError(message)
+        if len(names) > 1 and any(table.files == "*" for table in self.tables):
+            message = "tables: with more than one table each needs its own `files:` pattern"
+            raise ValueError(message)
+        return self
+
+    def table_of(self, file_name: str) -> Table:
+        """Say which table a file of a delivery fills.
+
+        Args:
+            file_name: Name of the file without its folder.
+
+        Returns:
+            The table whose pattern it matches.
+
+        Raises:
+            DeliveryError: It matches no table, or several.
+        """
+        matching = [t for t in self.tables if fnmatch.fnmatchcase(file_name, t.files)]
+        if len(matching) == 1:
+            return matching[0]
+        found = "no table" if not matching else " and ".join(t.table for t in matching)
+        patterns = ", ".join(f"{t.files} -> {t.table}" for t in self.tables)
+        message = (
+            f"{file_name}: its name matches {found} of feed {self.feed} ({patterns}). "
+            "Rename the file or correct `files:` in the feed."
+        )
+        raise DeliveryError(message)
+
+    def pattern(self, key: str, root: Path) -> Path:
+        """Give the absolute pattern of the files that belong to a partition.
+
+        Args:
+            key: Partition key, already checked by `check_key`.
+            root: Folder where relative paths start.
+
+        Returns:
+            A path whose last part may hold wildcards.
+        """
+        return root / self.source.path.replace(PLACEHOLDER, key)
+
+    def key_of(self, path: Path, root: Path) -> str | None:
+        """Read the partition key out of a file's path.
+
+        Args:
+            path: Absolute path of a file.
+            root: Folder where relative paths start.
+
+        Returns:
+            The key, or None where the file does not match or the key is not a valid one.
+        """
+        try:
+            parts = path.relative_to(root / Path(self.source.path).anchor).parts
+        except ValueError:
+            return None
+        expected = PurePosixPath(self.source.path).parts
+        expected = expected[1:] if expected[0] == "/" else expected
+        if len(parts) != len(expected):
+            return None
+        key = None
+        for part, template in zip(parts, expected, strict=True):
+            before, placeholder, after = template.partition(PLACEHOLDER)
+            if placeholder and part.startswith(before) and part.endswith(after):
+                key = part[len(before) : len(part) - len(after)]
+            elif not fnmatch.fnmatchcase(part, template):
+                return None
+        return key if key and PARTITION_KEY.fullmatch(key) else None
+
+
+def check_key(key: str) -> str:
+    """Accept a partition key or say what is wrong with it.
+
+    Args:
+        key: The key as somebody typed or delivered it.
+
+    Returns:
+        The same key.
+
+    Raises:
+        DeliveryError: It is no valid key.
+    """
+    if PARTITION_KEY.fullmatch(key) and ".." not in key:
+        return key
+    message = (
+        f"{key!r} is not a partition key: expected 1 to 100 letters, digits, or _ . = + -, "
+        "beginning with a letter or digit, without '..'. Rename the delivery."
+    )
+    raise DeliveryError(message)
+
+
+def load_feed(path: Path) -> Feed:
+    """Read and check one feed file.
+
+    Args:
+        path: The YAML file.
+
+    Returns:
+        The feed.
+
+    Raises:
+        FeedError: It cannot be read or breaks the model: a line `file:line: what, remedy` each.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path}: cannot be read as UTF-8 text ({type(error).__name__})."
+        raise FeedError(message) from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or "not YAML"
+        message = f"{path}:{line}: {problem}. Check indentation, quotes and colons there."
+        raise FeedError(message) from None
+    doubled = _doubled_key(root)
+    if doubled is not None:
+        message = f"{path}:{doubled.start_mark.line + 1}: `{doubled.value}` stands twice; keep one."
+        raise FeedError(message)
+    try:
+        return Feed.model_validate(data)
+    except pydantic.ValidationError as error:
+        lines = [
+            f"{path}:{_line(root, problem['loc'])}: {_explain(problem)}"
+            for problem in error.errors(include_url=False)
+        ]
+        raise FeedError("\n".join(lines)) from None
+
+
+def load_feeds(folder: Path) -> dict[str, Feed]:
+    """Read all feed files of a folder.
+
+    Args:
+        folder: The folder; its `*.yaml` and `*.yml` are read.
+
+    Returns:
+        The feeds by name, sorted.
+
+    Raises:
+        FeedError: The folder is missing, or any file is wrong; every file's problems are listed.
+    """
+    if not folder.is_dir():
+        message = f"{folder}: no such folder. Set BATCH_PIPELINES_FEEDS to the folder of the feeds."
+        raise FeedError(message)
+    feeds: dict[str, tuple[Feed, Path]] = {}
+    problems: list[str] = []
+    for path in sorted(p for p in folder.iterdir() if p.suffix in {".yaml", ".yml"}):
+        try:
+            feed = load_feed(path)
+        except FeedError as error:
+            problems.append(str(error))
+            continue
+        if feed.feed in feeds:
+            other = feeds[feed.feed][1].name
+            problems.append(f"{path}:1: feed {feed.feed} stands in {other} too; rename one.")
+        feeds[feed.feed] = (feed, path)
+    if problems:
+        raise FeedError("\n".join(problems))
+    return {name: feeds[name][0] for name in sorted(feeds)}
+
+
+def find_feed(feeds: Mapping[str, Feed], name: str) -> Feed:
+    """Look a feed up by name.
+
+    Args:
+        feeds: All feeds by name.
+        name: The name asked for.
+
+    Returns:
+        The feed.
+
+    Raises:
+        FeedError: There is none; the nearest name is suggested.
+    """
+    if name in feeds:
+        return feeds[name]
+    near = difflib.get_close_matches(name, feeds, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(feeds) or 'none'}."
+    message = f"There is no feed {name}. {hint}"
+    raise FeedError(message)
+
+
+def _doubled_key(node: yaml.Node | None) -> yaml.ScalarNode | None:
+    for parent in _walk(node):
+        if isinstance(parent, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, _ in parent.value:
+                if key.value in seen:
+                    return key  # type: ignore[no-any-return]  # PyYAML's stubs: Node
+                seen.add(str(key.value))
+    return None
+
+
+def _walk(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    if node is None:
+        return
+    yield node
+    if isinstance(node, yaml.MappingNode):
+        for _, value in node.value:
+            yield from _walk(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _walk(value)
+
+
+def _line(node: yaml.Node | None, loc: Sequence[int | str]) -> int:
+    """Follow pydantic's location through the YAML tree, as far as it goes."""
+    line = node.start_mark.line + 1 if node is not None else 1
+    for step in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == step), None)
+            if found is None:
+                return line
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            node = node.value[step]
+            line = node.start_mark.line + 1 if node is not None else line
+    return line
+
+
+_KNOWN = {
+    (): Feed.model_fields,
+    ("source",): Source.model_fields,
+    ("tables",): Table.model_fields,
+}
+
+
+def _explain(problem: ErrorDetails) -> str:
+    loc = problem["loc"]
+    name = ".".join(str(step) for step in loc) or "the file"
+    if problem["type"] == "extra_forbidden":
+        known = _KNOWN.get(tuple(s for s in loc[:-1] if isinstance(s, str)), {})
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}."
+        return f"`{name}` is not known; {hint}"
+    if problem["type"] == "missing":
+        return f"`{name}` is missing; add it."
+    return f"`{name}`: {problem['msg'].removeprefix('Value error, ')}."

@@ -1,0 +1,357 @@
+"""Batches: their history, the runs that worked on them, and how far each stage came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from psycopg.rows import class_row, scalar_row
+
+from batch_pipelines.engine.errors import FeedError
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.postgres.database import Connection
+
+Stage = Literal["ingest", "checksum", "bulk_write", "validate", "archive"]
+STAGES: tuple[Stage, ...] = ("ingest", "checksum", "bulk_write", "validate", "archive")
+
+# Rows of these are visible in the target tables and count as the partition's content.
+IN_FORCE = frozenset({"PUBLISHED", "SUCCESS", "PARTIAL_SUCCESS", "VALIDATION_FAILED"})
+# Nothing of these is visible, and a stage may go on with them.
+UNFINISHED = frozenset({"IN_PROGRESS", "FAILED"})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One attempt at loading a delivery, as `import_history` has it; see docs/ledger.md."""
+
+    batch_id: str
+    job_id: str
+    feed: str
+    feed_version: int
+    partition_key: str
+    status: str
+    attempt: int
+    identity: str | None
+    duplicate_of: str | None
+    fingerprint: str | None
+    requested_by: str
+    correlation_id: str
+    source_records: int | None
+    written_records: int | None
+    rejected_records: int | None
+    skipped_records: int | None
+    started_at: dt.datetime
+    published_at: dt.datetime | None
+    completed_at: dt.datetime | None
+    superseded_by: str | None
+    error_details: str | None
+
+    @property
+    def name(self) -> str:
+        """Feed and partition key, as people refer to a partition."""
+        return f"{self.feed}/{self.partition_key}"
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """The last try of one stage of a batch; times with time zone."""
+
+    stage: str
+    run_id: str
+    status: str
+    started_at: dt.datetime
+    completed_at: dt.datetime | None
+    error_details: str | None
+
+
+_BATCH = """
+SELECT batch_id::text, job_id, feed, feed_version, partition_key, status, attempt, identity,
+       duplicate_of::text, fingerprint, requested_by, correlation_id, source_records,
+       written_records, rejected_records, skipped_records, started_at, published_at, completed_at,
+       superseded_by::text, error_details
+FROM batch_audit.import_history
+"""
+_BY_ID = _BATCH + "WHERE batch_id = %s"
+_BY_RUN = _BATCH + "WHERE batch_id = (SELECT batch_id FROM batch_audit.batch_run WHERE run_id = %s)"
+_NEWEST = _BATCH + (
+    "WHERE feed = %s AND partition_key = %s AND status <> 'DUPLICATE' ORDER BY attempt DESC LIMIT 1"
+)
+_IN_FORCE = _BATCH + (
+    "WHERE feed = %s AND partition_key = %s AND status = ANY(%s) ORDER BY attempt DESC LIMIT 1"
+)
+_SAME_CONTENT = _BATCH + (
+    "WHERE feed = %s AND identity = %s AND status = ANY(%s) ORDER BY started_at DESC LIMIT 1"
+)
+_BY_PREFIX = _BATCH + "WHERE batch_id::text LIKE %s || '%%' LIMIT 2"
+_LIST = _BATCH + (
+    "WHERE (%(feed)s::text IS NULL OR feed = %(feed)s)"
+    " AND (%(status)s::text IS NULL OR status = %(status)s)"
+    " ORDER BY started_at DESC, attempt DESC LIMIT %(limit)s"
+)
+_FINGERPRINTS = """
+SELECT DISTINCT ON (partition_key) partition_key, fingerprint
+FROM batch_audit.import_history WHERE feed = %s ORDER BY partition_key, attempt DESC
+"""
+_ENSURE_MONTHS = """
+SELECT batch_audit.ensure_month('batch_audit.crc32_audit', clock_timestamp()),
+       batch_audit.ensure_month('batch_audit.crc32_audit', clock_timestamp() + interval '1 month')
+"""
+_START = """
+INSERT INTO batch_audit.import_history (batch_id, job_id, feed, feed_version, partition_key, status,
+    attempt, requested_by, correlation_id)
+SELECT %(batch_id)s::uuid, %(batch_id)s::uuid::text, %(feed)s::text, %(version)s, %(key)s::text,
+       'IN_PROGRESS', coalesce(max(attempt), 0) + 1, %(requested_by)s, %(correlation_id)s
+FROM batch_audit.import_history WHERE feed = %(feed)s AND partition_key = %(key)s
+"""
+_ATTACH = """
+INSERT INTO batch_audit.batch_run (run_id, batch_id) VALUES (%s, %s)
+ON CONFLICT (run_id) DO UPDATE SET batch_id = excluded.batch_id
+"""
+_RUNS = "SELECT run_id::text FROM batch_audit.batch_run WHERE batch_id = %s ORDER BY attached_at"
+_INGESTED = """
+UPDATE batch_audit.import_history SET identity = %s, fingerprint = %s WHERE batch_id = %s
+"""
+_DUPLICATE = """
+UPDATE batch_audit.import_history
+SET status = 'DUPLICATE', duplicate_of = %s, written_records = 0, completed_at = clock_timestamp()
+WHERE batch_id = %s
+"""
+_FAIL = """
+UPDATE batch_audit.import_history
+SET status = 'FAILED', error_details = %s, completed_at = clock_timestamp()
+WHERE batch_id = %s AND status IN ('IN_PROGRESS', 'FAILED')
+"""
+_RESUME = """
+UPDATE batch_audit.import_history SET status = 'IN_PROGRESS', completed_at = NULL
+WHERE batch_id = %s AND status = 'FAILED'
+"""
+_COUNTED = "UPDATE batch_audit.import_history SET source_records = %s WHERE batch_id = %s"
+_PUBLISHED = """
+UPDATE batch_audit.import_history
+SET status = 'PUBLISHED', published_at = clock_timestamp(), written_records = %s,
+    rejected_records = 0, skipped_records = 0, error_details = NULL, completed_at = NULL
+WHERE batch_id = %s
+"""
+_SUPERSEDED = """
+UPDATE batch_audit.import_history SET status = 'SUPERSEDED', superseded_by = %s WHERE batch_id = %s
+"""
+_VALIDATED = """
+UPDATE batch_audit.import_history
+SET status = %s, error_details = %s, completed_at = clock_timestamp() WHERE batch_id = %s
+"""
+_STAGE_START = """
+INSERT INTO batch_audit.batch_stage (batch_id, stage, run_id, status)
+VALUES (%s, %s, %s, 'IN_PROGRESS')
+ON CONFLICT (batch_id, stage) DO UPDATE SET run_id = excluded.run_id, status = 'IN_PROGRESS',
+    started_at = clock_timestamp(), completed_at = NULL, error_details = NULL
+"""
+_STAGE_END = """
+UPDATE batch_audit.batch_stage
+SET status = %s, error_details = %s, completed_at = clock_timestamp()
+WHERE batch_id = %s AND stage = %s
+"""
+_STAGES = """
+SELECT stage, run_id::text, status, started_at, completed_at, error_details
+FROM batch_audit.batch_stage WHERE batch_id = %s ORDER BY started_at
+"""
+
+
+def start(
+    connection: Connection,
+    feed: Feed,
+    key: str,
+    run_id: str,
+    *,
+    requested_by: str,
+    correlation_id: str,
+) -> Batch:
+    """Open a batch for a run; its id is the run's.
+
+    Args:
+        connection: A connection in autocommit mode.
+        feed: The feed.
+        key: Partition key.
+        run_id: Id of the Dagster run, a UUID.
+        requested_by: Who asked for it.
+        correlation_id: Ties it to what asked for it; the run id of the first run as a rule.
+
+    Returns:
+        The batch, `IN_PROGRESS`.
+    """
+    with connection.transaction():
+        connection.execute(_ENSURE_MONTHS)
+        wanted = {
+            "batch_id": run_id,
+            "feed": feed.feed,
+            "version": feed.version,
+            "key": key,
+            "requested_by": requested_by,
+            "correlation_id": correlation_id,
+        }
+        connection.execute(_START, wanted)
+        connection.execute(_ATTACH, (run_id, run_id))
+    return by_id(connection, run_id)
+
+
+def attach(connection: Connection, run_id: str, batch: Batch) -> None:
+    """Write down that a run works on a batch."""
+    connection.execute(_ATTACH, (run_id, batch.batch_id))
+
+
+def runs(connection: Connection, batch_id: str) -> list[str]:
+    """List the runs that worked on a batch, first one first."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(_RUNS, (batch_id,)).fetchall()
+
+
+def by_id(connection: Connection, batch_id: str) -> Batch:
+    """Read one batch by its id.
+
+    Raises:
+        FeedError: There is none.
+    """
+    batch = _one(connection, _BY_ID, batch_id)
+    if batch is None:
+        message = f"There is no batch {batch_id}. `batch-pipelines batches` lists them."
+        raise FeedError(message)
+    return batch
+
+
+def of_run(connection: Connection, run_id: str) -> Batch | None:
+    """Read the batch a run is attached to."""
+    return _one(connection, _BY_RUN, run_id)
+
+
+def newest(connection: Connection, feed: str, key: str) -> Batch | None:
+    """Read the newest batch of a partition that was more than a duplicate."""
+    return _one(connection, _NEWEST, feed, key)
+
+
+def in_force(connection: Connection, feed: str, key: str) -> Batch | None:
+    """Read the batch whose rows are the partition's content now."""
+    return _one(connection, _IN_FORCE, feed, key, list(IN_FORCE))
+
+
+def same_content(connection: Connection, feed: str, identity: str) -> Batch | None:
+    """Read the batch in force that loaded the same delivery."""
+    return _one(connection, _SAME_CONTENT, feed, identity, list(IN_FORCE))
+
+
+def find(connection: Connection, reference: str) -> Batch:
+    """Find a batch by id, unique prefix of an id, or FEED/KEY (its newest batch).
+
+    Args:
+        connection: A connection.
+        reference: What somebody typed.
+
+    Returns:
+        The batch.
+
+    Raises:
+        FeedError: None matches, or several.
+    """
+    if "/" in reference:
+        feed, key = reference.split("/", 1)
+        batch = newest(connection, feed, key)
+        if batch is not None:
+            return batch
+        message = f"There is no batch of {reference}. `batch-pipelines batches` lists them."
+        raise FeedError(message)
+    # Only what an id can hold: the prefix is the left side of a LIKE.
+    plain = set(reference) <= set("0123456789abcdef-") and reference
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        found = cursor.execute(_BY_PREFIX, (reference,)).fetchall() if plain else []
+    if len(found) == 1:
+        return found[0]
+    problem = "Several batch ids begin" if found else "No batch id begins"
+    message = f"{problem} with {reference!r}. `batch-pipelines batches` lists them."
+    raise FeedError(message)
+
+
+def history(
+    connection: Connection,
+    *,
+    feed: str | None = None,
+    status: str | None = None,
+    limit: int = 100,
+) -> list[Batch]:
+    """List batches, newest first, of one feed or status if asked."""
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        wanted = {"feed": feed, "status": status, "limit": limit}
+        return cursor.execute(_LIST, wanted).fetchall()
+
+
+def fingerprints(connection: Connection, feed: str) -> dict[str, str | None]:
+    """Map each partition key of a feed to the fingerprint of its newest delivery."""
+    rows = connection.execute(_FINGERPRINTS, (feed,)).fetchall()
+    return {str(key): str(print_) if print_ else None for key, print_ in rows}
+
+
+def record_identity(
+    connection: Connection, batch_id: str, *, identity: str, fingerprint: str
+) -> None:
+    """Keep what identifies the delivery: by its content, and as landed."""
+    connection.execute(_INGESTED, (identity, fingerprint, batch_id))
+
+
+def mark_duplicate(connection: Connection, batch_id: str, of: str) -> None:
+    """End a batch whose content is in force already."""
+    connection.execute(_DUPLICATE, (of, batch_id))
+
+
+def mark_failed(connection: Connection, batch_id: str, why: str) -> None:
+    """End a batch of which nothing is visible; one that is visible is left as it is."""
+    connection.execute(_FAIL, (why, batch_id))
+
+
+def resume(connection: Connection, batch_id: str) -> None:
+    """Take a failed batch up again."""
+    connection.execute(_RESUME, (batch_id,))
+
+
+def record_source_records(connection: Connection, batch_id: str, records: int) -> None:
+    """Keep the independent count of the source's records."""
+    connection.execute(_COUNTED, (records, batch_id))
+
+
+def mark_published(connection: Connection, batch_id: str, written: int) -> None:
+    """Say that the batch is visible; called inside the publish transaction."""
+    connection.execute(_PUBLISHED, (written, batch_id))
+
+
+def mark_superseded(connection: Connection, batch_id: str, by: str) -> None:
+    """Say that another batch has taken its place; called inside the publish transaction."""
+    connection.execute(_SUPERSEDED, (by, batch_id))
+
+
+def mark_validated(
+    connection: Connection, batch_id: str, *, status: str, why: str | None = None
+) -> None:
+    """Keep the verdict of validation."""
+    connection.execute(_VALIDATED, (status, why, batch_id))
+
+
+def start_stage(connection: Connection, batch_id: str, stage: Stage, run_id: str) -> None:
+    """Write down that a stage has begun, in place of an earlier try."""
+    connection.execute(_STAGE_START, (batch_id, stage, run_id))
+
+
+def end_stage(connection: Connection, batch_id: str, stage: Stage, why: str | None = None) -> None:
+    """Write down how a stage ended; with a reason it failed."""
+    status = "SUCCESS" if why is None else "FAILED"
+    connection.execute(_STAGE_END, (status, why, batch_id, stage))
+
+
+def stages(connection: Connection, batch_id: str) -> dict[str, StageRecord]:
+    """Read the last try of each stage, in the order in which they began."""
+    with connection.cursor(row_factory=class_row(StageRecord)) as cursor:
+        return {record.stage: record for record in cursor.execute(_STAGES, (batch_id,))}
+
+
+def _one(connection: Connection, query: str, *parameters: object) -> Batch | None:
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(query, parameters).fetchone()

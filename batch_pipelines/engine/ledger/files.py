@@ -1,0 +1,188 @@
+"""What was delivered, file by file, and every checksum computed of it."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
+
+import crc32c
+from psycopg.rows import class_row
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterable
+
+    from batch_pipelines.engine.postgres.database import Connection
+
+# One read, one checksum chunk: large enough that Python's cost per call vanishes, small enough that
+# a damaged place is narrowed down to a few megabytes and memory stays flat.
+CHUNK_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ImportFile:
+    """A staged file.
+
+    Attributes:
+        file_name: Its name, without folder.
+        target_table: The table it fills.
+        size: In bytes.
+        format: `csv` or `parquet`.
+        compression: None where it is not compressed.
+        crc32c: CRC32C of all its bytes, as they were copied.
+        sha256: SHA-256 of them, hex.
+        expected_crc32c: What the sender promised, or None.
+        expected_source: Where that stood: `manifest` or `sidecar`.
+        records: How many, counted without the loading parser; None until `checksum` has run.
+    """
+
+    file_name: str
+    target_table: str
+    size: int
+    format: str
+    compression: str | None
+    crc32c: int
+    sha256: str
+    expected_crc32c: int | None
+    expected_source: str | None
+    records: int | None = None
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """A row of `crc32_audit`.
+
+    Attributes:
+        entity_type: `file` or `chunk`.
+        entity_id: File name; for a chunk with `@first-last` byte behind it.
+        computed: CRC32C that was computed.
+        expected: What it should be, None where there was nothing to compare with.
+        expected_source: `manifest`, `sidecar`, `ingest`, or None.
+        bytes_processed: Size in bytes.
+        seconds: Time it took to read and compute.
+        error_details: What is wrong, None where nothing is.
+    """
+
+    entity_type: str
+    entity_id: str
+    computed: int
+    expected: int | None
+    expected_source: str | None
+    bytes_processed: int
+    seconds: float
+    error_details: str | None = None
+
+    @property
+    def status(self) -> str:
+        """`valid`, `invalid`, or `recorded` where there was nothing to compare with."""
+        if self.expected is None:
+            return "recorded"
+        return "valid" if self.computed == self.expected else "invalid"
+
+
+@dataclass(frozen=True)
+class ChecksumRecord:
+    """What the ledger keeps of a checksum, for people to look at."""
+
+    entity_type: str
+    entity_id: str
+    computed_crc32: int
+    expected_crc32: int | None
+    expected_source: str | None
+    status: str
+    bytes_processed: int
+    throughput_mbps: float | None
+    created_at: dt.datetime
+
+
+_FORGET = "DELETE FROM batch_audit.import_file WHERE batch_id = %s"
+_ADD = """
+INSERT INTO batch_audit.import_file (batch_id, file_name, target_table, size, format, compression,
+    crc32c, sha256, expected_crc32c, expected_source, records)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+_FILES = """
+SELECT file_name, target_table, size, format, compression, crc32c, sha256, expected_crc32c,
+       expected_source, records
+FROM batch_audit.import_file WHERE batch_id = %s ORDER BY file_name
+"""
+_COUNTED = "UPDATE batch_audit.import_file SET records = %s WHERE batch_id = %s AND file_name = %s"
+_AUDIT = """
+INSERT INTO batch_audit.crc32_audit (batch_id, entity_type, entity_id, computed_crc32,
+    expected_crc32, expected_source, status, bytes_processed, processing_time_ms, throughput_mbps,
+    hardware_utilized, simd_instructions, error_details)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+_CHECKSUMS = """
+SELECT entity_type, entity_id, computed_crc32, expected_crc32, expected_source, status,
+       bytes_processed, throughput_mbps, created_at
+FROM batch_audit.crc32_audit WHERE batch_id = %s ORDER BY created_at, id
+"""
+
+
+def chunk_id(file_name: str, offset: int, length: int) -> str:
+    """Name a chunk of a file in the audit trail.
+
+    Args:
+        file_name: Name of the file.
+        offset: Where the chunk begins, in bytes.
+        length: Its size in bytes.
+
+    Returns:
+        `name@first-last`, the places of its first and last byte.
+    """
+    return f"{file_name}@{offset}-{offset + length - 1}"
+
+
+def replace(connection: Connection, batch_id: str, files: Iterable[ImportFile]) -> None:
+    """Write down the files of a batch, in place of what an earlier try of ingest left."""
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(_FORGET, (batch_id,))
+        cursor.executemany(_ADD, [(batch_id, *astuple(file)) for file in files])
+
+
+def of_batch(connection: Connection, batch_id: str) -> list[ImportFile]:
+    """Read the files of a batch, by name."""
+    with connection.cursor(row_factory=class_row(ImportFile)) as cursor:
+        return cursor.execute(_FILES, (batch_id,)).fetchall()
+
+
+def record_records(connection: Connection, batch_id: str, counts: dict[str, int]) -> None:
+    """Keep how many records each file has."""
+    with connection.cursor() as cursor:
+        cursor.executemany(_COUNTED, [(n, batch_id, name) for name, n in counts.items()])
+
+
+def audit(connection: Connection, batch_id: str, checksums: Iterable[Checksum]) -> None:
+    """Append checksums to the audit trail.
+
+    `hardware_utilized` is what the crc32c package says of this processor. `simd_instructions` is
+    derived: one CRC32 instruction of SSE 4.2 or ARMv8 takes 8 bytes.
+    """
+    hardware = bool(crc32c.hardware_based)
+    rows = [
+        (
+            batch_id,
+            c.entity_type,
+            c.entity_id,
+            c.computed,
+            c.expected,
+            c.expected_source,
+            c.status,
+            c.bytes_processed,
+            c.seconds * 1e3,
+            c.bytes_processed / 1e6 / c.seconds if c.seconds > 0 else None,
+            hardware,
+            -(-c.bytes_processed // 8) if hardware else None,
+            c.error_details,
+        )
+        for c in checksums
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany(_AUDIT, rows)
+
+
+def checksums(connection: Connection, batch_id: str) -> list[ChecksumRecord]:
+    """Read the checksums of a batch, oldest first."""
+    with connection.cursor(row_factory=class_row(ChecksumRecord)) as cursor:
+        return cursor.execute(_CHECKSUMS, (batch_id,)).fetchall()

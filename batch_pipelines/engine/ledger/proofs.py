@@ -1,0 +1,234 @@
+"""The balance and the digests of a batch, what validation found, and where its bag stands."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from psycopg.rows import class_row, scalar_row
+from psycopg.types.json import Jsonb
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterable, Sequence
+
+    from batch_pipelines.engine.postgres.database import Connection
+
+Verdict = Literal["SUCCESS", "FAILED", "UNVERIFIED"]
+
+
+@dataclass(frozen=True)
+class TableBalance:
+    """What a batch did to one table; all counts are rows.
+
+    `inserted + updated + unchanged + rejected + skipped + superseded_within` equals
+    `source_records`; `removed` are rows of the superseded batch that the delivery no longer has.
+    `columns` is what the digest covers. `normalised` columns arrived as text, proven by a digest of
+    their own, and were stored by PostgreSQL's conversion.
+    """
+
+    target_table: str
+    source_records: int
+    inserted: int
+    updated: int
+    unchanged: int
+    rejected: int
+    skipped: int
+    superseded_within: int
+    removed: int
+    columns: list[str]
+    normalised: list[str]
+    digest_sum: int
+    digest_moment: int
+
+
+@dataclass(frozen=True)
+class ChunkDigest:
+    """Digest of some consecutive records of a file: how many, sum and second moment."""
+
+    target_table: str
+    file_name: str
+    chunk: int
+    first_record: int
+    records: int
+    digest_sum: int
+    digest_moment: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of validation.
+
+    Attributes:
+        name: What was checked, e.g. `record_count` or `aggregates.distance`.
+        sql: The statement that anyone can run by hand; empty where no SQL is involved.
+        expected: What the source says, as text.
+        actual: What the table says, as text.
+        status: `SUCCESS`, `FAILED`, or `UNVERIFIED` where it could not be made.
+        seconds: How long it took.
+    """
+
+    name: str
+    sql: str
+    expected: str
+    actual: str
+    status: Verdict
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TableValidation:
+    """What validation found in one table; row counts, and every check."""
+
+    target_table: str
+    src_records: int
+    tgt_records: int
+    checks: tuple[Check, ...]
+
+    @property
+    def status(self) -> Verdict:
+        """The worst of the checks; UNVERIFIED is not success."""
+        found = {check.status for check in self.checks}
+        return (
+            "FAILED" if "FAILED" in found else "UNVERIFIED" if "UNVERIFIED" in found else "SUCCESS"
+        )
+
+
+@dataclass(frozen=True)
+class ArchiveRecord:
+    """Where a batch's bag stands, and the SHA-256 that covers all of it."""
+
+    bag_path: str
+    payload_files: int
+    payload_bytes: int
+    tagmanifest_sha256: str
+    verified_at: dt.datetime
+
+
+_FORGET_TABLES = "DELETE FROM batch_audit.batch_table WHERE batch_id = %s"
+_FORGET_CHUNKS = "DELETE FROM batch_audit.row_digest WHERE batch_id = %s"
+_ADD_TABLE = """
+INSERT INTO batch_audit.batch_table (batch_id, target_table, source_records, inserted, updated,
+    unchanged, rejected, skipped, superseded_within, removed, columns, normalised, digest_sum,
+    digest_moment)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+_ADD_CHUNK = """
+INSERT INTO batch_audit.row_digest (batch_id, target_table, file_name, chunk, first_record, records,
+    digest_sum, digest_moment)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+"""
+_TABLES = """
+SELECT target_table, source_records, inserted, updated, unchanged, rejected, skipped,
+       superseded_within, removed, columns, normalised, digest_sum, digest_moment
+FROM batch_audit.batch_table WHERE batch_id = %s ORDER BY target_table
+"""
+_OPEN_LOG = """
+INSERT INTO batch_audit.validation_log (batch_id, run_id, target_table, status)
+VALUES (%s, %s, %s, 'IN_PROGRESS') RETURNING id
+"""
+_CLOSE_LOG = """
+UPDATE batch_audit.validation_log
+SET status = %s, exception = %s, completed_at = clock_timestamp() WHERE id = %s
+"""
+_SUMMARY = """
+INSERT INTO batch_audit.validation_summary (log_id, batch_id, target_table, src_records,
+    tgt_records, checks, overall_status)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
+_VALIDATIONS = """
+SELECT DISTINCT ON (target_table) target_table, src_records, tgt_records, checks
+FROM batch_audit.validation_summary WHERE batch_id = %s ORDER BY target_table, log_id DESC
+"""
+_ARCHIVE = """
+INSERT INTO batch_audit.archive_manifest (batch_id, bag_path, payload_files, payload_bytes,
+    tagmanifest_sha256, verified_at)
+VALUES (%s, %s, %s, %s, %s, %s)
+ON CONFLICT (batch_id) DO UPDATE SET bag_path = excluded.bag_path,
+    payload_files = excluded.payload_files, payload_bytes = excluded.payload_bytes,
+    tagmanifest_sha256 = excluded.tagmanifest_sha256, archived_at = clock_timestamp(),
+    verified_at = excluded.verified_at
+"""
+_ARCHIVED = """
+SELECT bag_path, payload_files, payload_bytes, tagmanifest_sha256, verified_at
+FROM batch_audit.archive_manifest WHERE batch_id = %s
+"""
+
+
+def record_publish(
+    connection: Connection,
+    batch_id: str,
+    tables: Iterable[TableBalance],
+    chunks: Iterable[ChunkDigest],
+) -> None:
+    """Keep balance and digests; called inside the publish transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FORGET_TABLES, (batch_id,))
+        cursor.execute(_FORGET_CHUNKS, (batch_id,))
+        cursor.executemany(_ADD_TABLE, [(batch_id, *astuple(table)) for table in tables])
+        cursor.executemany(_ADD_CHUNK, [(batch_id, *astuple(chunk)) for chunk in chunks])
+
+
+def tables(connection: Connection, batch_id: str) -> list[TableBalance]:
+    """Read what a batch did to each of its tables."""
+    with connection.cursor(row_factory=class_row(TableBalance)) as cursor:
+        found = cursor.execute(_TABLES, (batch_id,)).fetchall()
+    # A numeric arrives as a Decimal; these are whole, and larger than a bigint may hold.
+    return [
+        replace(each, digest_sum=int(each.digest_sum), digest_moment=int(each.digest_moment))
+        for each in found
+    ]
+
+
+def open_validation(connection: Connection, batch_id: str, run_id: str, table: str) -> int:
+    """Begin a log entry, `IN_PROGRESS`.
+
+    Returns:
+        Its id.
+    """
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        log_id = cursor.execute(_OPEN_LOG, (batch_id, run_id, table)).fetchone()
+    assert log_id is not None  # noqa: S101  # RETURNING gives one row
+    return int(log_id)
+
+
+def close_validation(
+    connection: Connection, batch_id: str, log_id: int, found: TableValidation
+) -> None:
+    """End a log entry with what was found, and keep every check in the summary."""
+    failed = [check.name for check in found.checks if check.status == "FAILED"]
+    checks = Jsonb([check.__dict__ for check in found.checks])
+    summary = (
+        log_id, batch_id, found.target_table, found.src_records, found.tgt_records, checks,
+        found.status,
+    )  # fmt: skip
+    with connection.transaction():
+        connection.execute(_SUMMARY, summary)
+        why = f"failed: {', '.join(failed)}" if failed else None
+        connection.execute(_CLOSE_LOG, (found.status, why, log_id))
+
+
+def abandon_validation(connection: Connection, log_id: int, why: str) -> None:
+    """End a log entry whose checks could not be made."""
+    connection.execute(_CLOSE_LOG, ("UNVERIFIED", why, log_id))
+
+
+def validations(connection: Connection, batch_id: str) -> list[TableValidation]:
+    """Read the newest finding for each table of a batch."""
+    rows: Sequence[tuple[str, int, int, list[dict[str, object]]]]
+    rows = connection.execute(_VALIDATIONS, (batch_id,)).fetchall()
+    return [
+        TableValidation(table, src, tgt, tuple(Check(**check) for check in checks))
+        for table, src, tgt, checks in rows
+    ]
+
+
+def record_archive(connection: Connection, batch_id: str, record: ArchiveRecord) -> None:
+    """Keep where the bag stands."""
+    connection.execute(_ARCHIVE, (batch_id, *astuple(record)))
+
+
+def archive(connection: Connection, batch_id: str) -> ArchiveRecord | None:
+    """Read where the bag of a batch stands, None while it has none."""
+    with connection.cursor(row_factory=class_row(ArchiveRecord)) as cursor:
+        return cursor.execute(_ARCHIVED, (batch_id,)).fetchone()

@@ -1,0 +1,1 @@
+"""PostgreSQL as the engine meets it: the embedded server, connections, leases, migrations."""

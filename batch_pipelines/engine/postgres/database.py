@@ -1,0 +1,176 @@
+"""Connections to the target database, and the advisory locks that writers agree on.
+
+Every connection pins what could change the meaning of a value (encoding, time zone, date style) and
+carries timeouts, so that nothing waits for ever. Not here: the embedded server (`server`).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from batch_pipelines.engine.errors import SettingsError
+from batch_pipelines.engine.postgres.server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from batch_pipelines.engine.settings import Settings
+
+DATA_DATABASE = "batch_pipelines"
+DAGSTER_DATABASE = "dagster"
+DAGSTER_SCHEMA = "batch_dagster"
+OLDEST_SERVER = 150000
+
+# Class ids of our two-key advisory locks: 'b','p' and a number, so that they meet nobody else's.
+TABLE_LOCK_CLASS = 0x62700001
+LEASE_LOCK_CLASS = 0x62700002
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_SESSION = """
+SELECT set_config('client_encoding', 'UTF8', false),
+       set_config('TimeZone', 'UTC', false),
+       set_config('DateStyle', 'ISO, YMD', false),
+       set_config('lock_timeout', %(lock_timeout)s, false),
+       set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
+       set_config('jit', 'off', false)
+"""
+# jit off: compiling a 20-column digest query costs more than it saves (see benchmarks/fixed_cost.py).
+
+_LOCK_TABLE = {
+    False: "SELECT pg_advisory_xact_lock_shared(%s, %s)",
+    True: "SELECT pg_advisory_xact_lock(%s, %s)",
+}
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the target and the ledger are.
+
+    Attributes:
+        url: Connection string of libpq; a secret, so it does not appear in the repr.
+        embedded: Whether it is the embedded server, which is ours to migrate without asking.
+    """
+
+    url: str = field(repr=False)
+    embedded: bool = False
+
+    def connect(self, purpose: str, *, lock_timeout: str = "60s") -> Connection:
+        """Open a connection in autocommit mode, its session settings pinned.
+
+        Args:
+            purpose: What it is for; shown in pg_stat_activity.
+            lock_timeout: How long a statement waits for a lock, in PostgreSQL's notation.
+
+        Returns:
+            The connection.
+
+        Raises:
+            SettingsError: The server does not answer, or is older than PostgreSQL 15.
+        """
+        try:
+            connection = psycopg.connect(
+                self.url,
+                autocommit=True,
+                connect_timeout=10,
+                application_name=f"batch-pipelines {purpose}"[:63],
+            )
+        except psycopg.OperationalError as error:
+            where = _without_password(self.url)
+            state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
+            message = (
+                f"The database {where} does not let us in{state}. Check that it runs, that "
+                "BATCH_PIPELINES_DATABASE_URL is right, and that the role may connect."
+            )
+            raise SettingsError(message) from None
+        if connection.info.server_version < OLDEST_SERVER:
+            version = connection.info.server_version // 10000
+            connection.close()
+            message = f"The database is PostgreSQL {version}; PostgreSQL 15 or newer is needed."
+            raise SettingsError(message)
+        connection.execute(_SESSION, {"lock_timeout": lock_timeout, "idle_timeout": "10min"})
+        return connection
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """Make the database available for as long as the block lasts.
+
+    Args:
+        settings: The settings; without a database URL the embedded server is started and, at the
+            end, stopped again unless somebody else uses it.
+
+    Yields:
+        The database.
+
+    Raises:
+        ServerError: The embedded server cannot be started.
+    """
+    if settings.database_url is not None:
+        yield Database(settings.database_url.get_secret_value())
+        return
+    server = embedded_server(settings)
+    with server.use():
+        yield Database(server.url(DATA_DATABASE), embedded=True)
+
+
+def embedded_server(settings: Settings) -> EmbeddedServer:
+    """Describe the embedded server of these settings, without touching it.
+
+    Args:
+        settings: The settings; only `home` matters.
+
+    Returns:
+        The server, with one database for data and ledger and one for Dagster.
+    """
+    return EmbeddedServer(home=settings.home, databases=(DATA_DATABASE, DAGSTER_DATABASE))
+
+
+def dagster_url(settings: Settings) -> str:
+    """Say where Dagster keeps its own storage.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        A URL for SQLAlchemy: the one set; or, with a database URL set, a schema of its own in that
+        database; or a database of its own on the embedded server.
+    """
+    if settings.dagster_url is not None:
+        url = settings.dagster_url.get_secret_value()
+    elif settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        separator = "&" if "?" in url else "?"
+        url = f"{url}{separator}options=-csearch_path%3D{DAGSTER_SCHEMA}"
+    else:
+        url = embedded_server(settings).url(DAGSTER_DATABASE)
+    # SQLAlchemy 2.1 takes a bare postgresql:// to mean psycopg 3, with which dagster-postgres fails.
+    scheme, rest = url.split("://", 1)
+    return f"postgresql+psycopg2://{rest}" if scheme in {"postgresql", "postgres"} else url
+
+
+def lock_tables(connection: Connection, table_oids: Sequence[int], *, exclusive: bool) -> None:
+    """Take the transaction locks under which all writers meet, in OID order against deadlocks.
+
+    Args:
+        connection: A connection inside a transaction.
+        table_oids: OIDs of the target tables.
+        exclusive: True for whoever changes rows of others (supersede), False for plain inserts.
+    """
+    for oid in sorted(table_oids):
+        # An OID is unsigned and the lock's second key a signed integer.
+        key = oid - (1 << 32) if oid >= 1 << 31 else oid
+        connection.execute(_LOCK_TABLE[exclusive], (TABLE_LOCK_CLASS, key))
+
+
+def _without_password(url: str) -> str:
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return "(whose URL cannot be parsed)"
+    host, name = parts.get("host", "localhost"), parts.get("dbname", "")
+    return f"{name} on {host}"

@@ -1,0 +1,212 @@
+"""Bringing the ledger's schema up and down (Alembic), and creating the tables of feeds that ship SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from batch_pipelines.engine.errors import FeedError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import sqlalchemy
+
+    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.postgres.database import Connection, Database
+
+_VERSION = "SELECT version_num FROM batch_audit.alembic_version"
+# One upgrade at a time: 'b', 'p' and a number no other advisory lock of ours has.
+_LOCK = "SELECT pg_advisory_lock(%s)"
+_LOCK_KEY = 0x62700003
+_CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS batch_audit"
+_DROP_SCHEMA = "DROP TABLE IF EXISTS batch_audit.alembic_version; DROP SCHEMA batch_audit"
+
+
+@dataclass(frozen=True)
+class LedgerStatus:
+    """Where the ledger's schema stands.
+
+    Attributes:
+        current: Revision in the database, None where there is no ledger.
+        head: Newest revision that this program knows.
+        pending: Revisions that `upgrade` would apply, oldest first.
+    """
+
+    current: str | None
+    head: str
+    pending: tuple[str, ...]
+
+
+def revisions() -> tuple[str, ...]:
+    """List the revisions this program ships, oldest first, without loading Alembic.
+
+    Returns:
+        The number each file name in `migrations/versions` begins with, which is its revision.
+    """
+    folder = _migrations() / "versions"
+    return tuple(sorted(path.name.split("_")[0] for path in folder.glob("[0-9]*_*.py")))
+
+
+def status(connection: Connection) -> LedgerStatus:
+    """Compare the ledger's schema with this program.
+
+    Args:
+        connection: A connection to the target database, in autocommit mode.
+
+    Returns:
+        Current, newest and pending revisions.
+    """
+    known = revisions()
+    try:
+        row = connection.execute(_VERSION).fetchone()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        row = None
+    current = str(row[0]) if row else None
+    pending = known[known.index(current) + 1 :] if current in known else known
+    return LedgerStatus(current, known[-1], () if current and current not in known else pending)
+
+
+def require_current(connection: Connection) -> None:
+    """Refuse to work on a ledger of another version.
+
+    Args:
+        connection: A connection to the target database, in autocommit mode.
+
+    Raises:
+        SettingsError: The ledger is missing, older or newer than this program.
+    """
+    found = status(connection)
+    if found.current == found.head:
+        return
+    if found.current is not None and not found.pending:
+        message = (
+            f"The ledger is at revision {found.current}, which this program ({found.head}) does "
+            "not know. Use the version of batch-pipelines that made it, or a newer one."
+        )
+    else:
+        message = (
+            f"The ledger is at revision {found.current or 'none'}, {found.head} is needed. "
+            "Run `batch-pipelines db upgrade`."
+        )
+    raise SettingsError(message)
+
+
+def upgrade(database: Database, revision: str = "head") -> LedgerStatus:
+    """Apply pending migrations; two at once wait for each other.
+
+    Args:
+        database: The target database.
+        revision: Where to stop.
+
+    Returns:
+        The status afterwards.
+
+    Raises:
+        SettingsError: There is no such revision.
+    """
+    _check(revision)
+    with database.connect("upgrade") as connection:
+        if status(connection).current == revisions()[-1]:
+            return status(connection)
+        connection.execute(_LOCK, (_LOCK_KEY,))
+        connection.execute(_CREATE_SCHEMA)
+        _alembic(database, "upgrade", revision)
+        return status(connection)
+
+
+def downgrade(database: Database, revision: str) -> LedgerStatus:
+    """Take migrations back, with what their tables hold.
+
+    Args:
+        database: The target database.
+        revision: Where to stop; `base` removes the whole ledger.
+
+    Returns:
+        The status afterwards.
+
+    Raises:
+        SettingsError: There is no such revision, or it is newer than the current one.
+    """
+    _check(revision)
+    with database.connect("downgrade") as connection:
+        connection.execute(_LOCK, (_LOCK_KEY,))
+        current = status(connection).current
+        if current is None or (revision != "base" and revision > current):
+            message = f"The ledger is at revision {current or 'none'}: nothing to take back."
+            raise SettingsError(message)
+        _alembic(database, "downgrade", revision)
+        if revision == "base":
+            connection.execute(_DROP_SCHEMA)
+        return status(connection)
+
+
+def create_tables(connection: Connection, feeds: Iterable[Feed], folder: Path) -> tuple[str, ...]:
+    """Run the `ddl:` of every feed any of whose tables is missing.
+
+    Args:
+        connection: A connection to the target database, in autocommit mode.
+        feeds: The feeds.
+        folder: The folder of the feed files, where relative `ddl:` paths start.
+
+    Returns:
+        Names of the feeds whose SQL was run.
+
+    Raises:
+        FeedError: A `ddl:` file is missing or PostgreSQL refuses it.
+    """
+    done = []
+    for feed in feeds:
+        if feed.ddl is None or all(_exists(connection, t.schema_name, t.name) for t in feed.tables):
+            continue
+        path = folder / feed.ddl
+        try:
+            with connection.transaction():
+                connection.execute(path.read_bytes())
+        except OSError as error:
+            message = f"{path}: `ddl` of feed {feed.feed} cannot be read ({error.strerror})."
+            raise FeedError(message) from None
+        except psycopg.Error as error:
+            primary = error.diag.message_primary
+            message = f"{path}: PostgreSQL refuses it (SQLSTATE {error.sqlstate}): {primary}."
+            raise FeedError(message) from None
+        done.append(feed.feed)
+    return tuple(done)
+
+
+def _exists(connection: Connection, schema: str, name: str) -> bool:
+    sql = "SELECT to_regclass(format('%%I.%%I', %s::text, %s::text)) IS NOT NULL"
+    row = connection.execute(sql, (schema, name)).fetchone()
+    return bool(row and row[0])
+
+
+def _check(revision: str) -> None:
+    if revision not in {"head", "base", *revisions()}:
+        message = f"There is no revision {revision}; there are {', '.join(revisions())}."
+        raise SettingsError(message)
+
+
+def _migrations() -> Path:
+    # Found by path and not imported: its env.py runs only inside Alembic.
+    return Path(__file__).resolve().parents[3] / "migrations"
+
+
+def _alembic(database: Database, direction: str, revision: str) -> None:
+    # Alembic and SQLAlchemy take a quarter of a second to import, which only migrations need.
+    import alembic.command  # noqa: PLC0415
+    import alembic.config  # noqa: PLC0415
+    import sqlalchemy  # noqa: PLC0415
+
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    engine: sqlalchemy.Engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(database.url),
+        poolclass=sqlalchemy.NullPool,
+    )
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        getattr(alembic.command, direction)(config, revision)

@@ -1,0 +1,291 @@
+"""Exact aggregates of a column, asked of PostgreSQL and, of the source, by a second reader (DuckDB).
+
+The source is read again from the staged files by a program that shares no code with the reader that
+loads. Both sides count the values, add them up where addition is exact, and give the smallest and
+the largest; those two leave this module only as hashes, because they are values of rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import pyarrow.parquet as pq
+from psycopg import sql
+
+from batch_pipelines.engine.catalog import STAMP
+from batch_pipelines.engine.errors import ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import duckdb
+
+    from batch_pipelines.engine.catalog import Column
+    from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.writing.copying import TableSource
+
+# The second reader's own limits: one thread and this much memory keep a run's memory flat.
+_DUCKDB: dict[str, str | bool | int | float | list[str]] = {
+    "threads": 1,
+    "memory_limit": "256MB",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What is known of a column's values.
+
+    Attributes:
+        values: How many are not null.
+        total: Their exact sum as text (numbers: themselves; text and bytes: octets; times: seconds
+            or days; booleans: how many are true), or None where adding is not exact.
+        bounds: A hash of the smallest and the largest, or None where they are not compared.
+    """
+
+    values: int
+    total: str | None
+    bounds: str | None
+
+    def __str__(self) -> str:
+        parts = [f"values={self.values}"]
+        parts += [] if self.total is None else [f"sum={self.total}"]
+        parts += [] if self.bounds is None else [f"bounds#{self.bounds}"]
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How to add up and order a column's values on both sides.
+
+    Each is SQL over `{c}`, on PostgreSQL's side the column, on DuckDB's the value cast to its type.
+    """
+
+    duckdb_type: str
+    pg_sum: str | None
+    duckdb_sum: str | None
+    pg_order: str | None
+    duckdb_order: str | None
+
+
+_INTEGER = _Recipe("BIGINT", "sum({c})", "sum({c}::HUGEINT)", "{c}", "{c}")
+_TEXT = _Recipe(
+    "VARCHAR", "sum(octet_length({c}))", "sum(strlen({c}))", '{c} COLLATE "C"', "{c}"
+)  # fmt: skip
+# Floats: the order of addition would show in a sum. Their bounds are compared as bits, so that no
+# side's way of printing them matters.
+_FLOAT = _Recipe("DOUBLE", None, None, "{c}", "{c}")
+_RECIPES: Mapping[int, _Recipe] = {
+    16: _Recipe(
+        "BOOLEAN", "count(*) FILTER (WHERE {c})", "count(*) FILTER (WHERE {c})", None, None
+    ),
+    17: _Recipe("BLOB", "sum(octet_length({c}))", "sum(octet_length({c}))", None, None),
+    20: _INTEGER,
+    21: _INTEGER,
+    23: _INTEGER,
+    25: _TEXT,
+    1043: _TEXT,
+    700: _FLOAT,
+    701: _FLOAT,
+    1082: _Recipe(
+        "DATE", "sum({c} - date '1970-01-01')", "sum(epoch({c})::BIGINT // 86400)", "{c}", "{c}"
+    ),
+    1083: _Recipe(
+        "TIME", "sum(extract(epoch FROM {c}) * 1000000)::bigint", "sum(epoch_us({c}))", "{c}", "{c}"
+    ),
+    1114: _Recipe(
+        "TIMESTAMP", "sum(extract(epoch FROM {c}) * 1000000)::numeric(38)", "sum(epoch_us({c}))",
+        "(extract(epoch FROM {c}) * 1000000)::bigint", "epoch_us({c})",
+    ),
+    1184: _Recipe(
+        "TIMESTAMPTZ", "sum(extract(epoch FROM {c}) * 1000000)::numeric(38)", "sum(epoch_us({c}))",
+        "(extract(epoch FROM {c}) * 1000000)::bigint", "epoch_us({c})",
+    ),
+    2950: _Recipe("UUID", None, None, '{c}::text COLLATE "C"', "{c}::VARCHAR"),
+}  # fmt: skip
+_NUMERIC_OID = 1700
+
+
+def target_statement(source: TableSource, columns: Sequence[Column], batch_id: str) -> sql.Composed:
+    """Write the statement that aggregates columns of a batch's rows.
+
+    Args:
+        source: Says which table.
+        columns: One or more columns of it.
+        batch_id: The batch.
+
+    Returns:
+        A SELECT of one row: for each column count, sum, smallest and largest, as text.
+    """
+    parts: list[sql.Composable] = []
+    for column in columns:
+        name, recipe = sql.Identifier(column.name), _recipe(column)
+        parts.append(sql.SQL("count({})").format(name))
+        total = "NULL" if recipe is None or recipe.pg_sum is None else f"({recipe.pg_sum})::text"
+        order = None if recipe is None else recipe.pg_order
+        low, high = (f"({f}({order}))::text" if order else "NULL" for f in ("min", "max"))
+        # The templates are constants of this module; the column's name is quoted by the driver.
+        parts += [sql.SQL(text).format(c=name) for text in (total, low, high)]
+    return sql.SQL("SELECT {} FROM {} WHERE {} = {}").format(
+        sql.SQL(", ").join(parts),
+        source.table.identifier,
+        sql.Identifier(STAMP),
+        sql.Literal(batch_id),
+    )
+
+
+def target_aggregates(
+    connection: Connection, source: TableSource, batch_id: str
+) -> dict[str, Aggregate]:
+    """Aggregate all delivered columns of a batch's rows in one scan.
+
+    Args:
+        connection: A connection in autocommit mode.
+        source: Says which table and columns.
+        batch_id: The batch.
+
+    Returns:
+        An aggregate for each column name.
+    """
+    row = connection.execute(target_statement(source, source.columns, batch_id)).fetchone()
+    return _aggregates(source.columns, row or ())
+
+
+class SecondReader:
+    """Reads staged files once more, through DuckDB; close it after use."""
+
+    def __init__(self, source: TableSource) -> None:
+        # A seventh of a second to import, which only validation needs.
+        import duckdb  # noqa: PLC0415
+
+        self._source = source
+        self._duckdb: duckdb.DuckDBPyConnection = duckdb.connect(config=_DUCKDB)
+        self._duckdb.execute("SET TimeZone = 'UTC'")
+        self._written = {file.file_name: file.format == "csv" for file in source.files}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._duckdb.close()
+
+    def records(self) -> int:
+        """Count the records of all files."""
+        return int(self._one(f"SELECT count(*) FROM ({self._rows()})")[0])
+
+    def duplicate_keys(self, key: Sequence[str]) -> int:
+        """Count the keys that stand more than once.
+
+        Args:
+            key: Columns of the key; they must be delivered.
+        """
+        names = ", ".join(_quoted(name) for name in key)
+        inner = f"SELECT {names} FROM ({self._rows()}) GROUP BY {names} HAVING count(*) > 1"
+        return int(self._one(f"SELECT count(*) FROM ({inner})")[0])
+
+    def aggregates(self) -> dict[str, Aggregate]:
+        """Aggregate all columns in one reading."""
+        parts = []
+        for column in self._source.columns:
+            name, recipe = _quoted(column.name), _recipe(column)
+            parts.append(f"count({name})")
+            total = None if recipe is None else recipe.duckdb_sum
+            order = None if recipe is None else recipe.duckdb_order
+            parts.append(f"({total.format(c=name)})::VARCHAR" if total else "NULL")
+            for bound in ("min", "max"):
+                ordered = order.format(c=name) if order else None
+                parts.append(f"({bound}({ordered}))::VARCHAR" if ordered else "NULL")
+        row = self._one(f"SELECT {', '.join(parts)} FROM ({self._rows()})")
+        return _aggregates(self._source.columns, row)
+
+    def _rows(self) -> str:
+        """Write a query over all files, its columns cast to the types of the target."""
+        selects = []
+        for name, written in self._written.items():
+            columns = ", ".join(self._cast(c, written=written) for c in self._source.columns)
+            scan = self._scan(self._source.folder / name, written=written)
+            selects.append(f"SELECT {columns} FROM {scan}")
+        return " UNION ALL ".join(selects)
+
+    def _cast(self, column: Column, *, written: bool) -> str:
+        name, recipe = _quoted(column.name), _recipe(column)
+        if recipe is None:
+            return f"{name}::VARCHAR AS {name}"
+        if recipe.duckdb_type == "BLOB" and written:
+            return f"from_hex({name}[3:]) AS {name}"
+        return f"{name}::{recipe.duckdb_type} AS {name}"
+
+    def _scan(self, path: Path, *, written: bool) -> str:
+        literal = "'" + str(path).replace("'", "''") + "'"
+        if not written:
+            return f"read_parquet([{literal}])"
+        return (
+            f"read_csv([{literal}], header=true, all_varchar=true, delim=',', quote='\"', "
+            "escape='\"', nullstr='', allow_quoted_nulls=false, sample_size=1, parallel=false, "
+            "max_line_size=16777216)"
+        )
+
+    def _one(self, query: str) -> tuple[str, ...]:
+        import duckdb  # noqa: PLC0415
+
+        try:
+            row = self._duckdb.execute(query).fetchone()
+        except duckdb.Error as error:
+            # DuckDB's text quotes the line it stumbled over, so it is not repeated.
+            names = ", ".join(self._written)
+            message = (
+                f"{names}: the second reader could not read the source ({type(error).__name__}). "
+                "The rows are published but not validated."
+            )
+            raise ValidationError(message) from None
+        assert row is not None  # noqa: S101  # an aggregate without GROUP BY has one row
+        return row
+
+
+def source_columns(path: Path, file_format: str) -> list[str]:
+    """List a file's columns without the reader that loads.
+
+    Args:
+        path: The staged file.
+        file_format: `csv` or `parquet`.
+
+    Returns:
+        Column names in the file's order.
+    """
+    if file_format == "parquet":
+        return list(pq.read_schema(path).names)
+    with path.open(encoding="utf-8-sig") as lines:
+        header = next(line for line in lines if line.strip())
+    return [name.strip('"') for name in header.rstrip("\r\n").split(",")]
+
+
+def _recipe(column: Column) -> _Recipe | None:
+    if column.wire is None:
+        return None
+    if column.wire.oid == _NUMERIC_OID:
+        kind = column.type_name.replace("numeric", "DECIMAL")
+        return _Recipe(kind, "sum({c})", "sum({c})", "{c}", "{c}")
+    return _RECIPES[column.wire.oid]
+
+
+def _aggregates(columns: Sequence[Column], row: Sequence[object]) -> dict[str, Aggregate]:
+    found = {}
+    for place, column in enumerate(columns):
+        values, total, low, high = row[4 * place : 4 * place + 4]
+        if low is not None and _recipe(column) is _FLOAT:
+            # Equal doubles print differently in the two; repr is the same for both.
+            low, high = repr(float(str(low))), repr(float(str(high)))
+        bounds = None
+        if low is not None:
+            bounds = hashlib.sha256(f"{low}\0{high}".encode()).hexdigest()[:12]
+        text = None if total is None else str(total)
+        found[column.name] = Aggregate(int(str(values)), text, bounds)
+    return found
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

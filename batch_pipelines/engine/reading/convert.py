@@ -1,0 +1,193 @@
+"""Turning a file's columns into the Arrow type whose bytes PostgreSQL's binary COPY takes.
+
+Strict on purpose: a value is converted exactly or refused with its place. Nothing is rounded,
+shortened, wrapped or guessed; where two readings are possible, neither is taken.
+"""
+
+from __future__ import annotations
+
+import binascii
+import uuid
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_pipelines.engine.errors import DeliveryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batch_pipelines.engine.catalog import Column
+
+
+class _RefusedError(Exception):
+    """Some value of an array cannot be converted; which one is found by halving."""
+
+
+def to_wire(
+    values: pa.Array, column: Column, file_name: str, first_record: int, *, written: bool
+) -> pa.Array:
+    """Convert one column of a chunk.
+
+    Args:
+        values: The column as the file has it.
+        column: The target column.
+        file_name: The file, for messages.
+        first_record: Number of the chunk's first record, from 1.
+        written: Whether the values are written out as text (CSV) and not typed (Parquet).
+
+    Returns:
+        An array of the column's wire type, or of strings where it is loaded as text.
+
+    Raises:
+        DeliveryError: A value does not fit; file, record and column are named, the value is not.
+    """
+    try:
+        converted = _convert(values, column, written=written)
+    except _RefusedError:
+        place = _first_refused(values, column, written=written)
+        reason = f"is not a valid {column.type_name}"
+        raise DeliveryError(
+            _message(file_name, first_record + place, column.name, reason)
+        ) from None
+    if column.not_null and converted.null_count:
+        place = pc.index(converted.is_null(), value=True).as_py()
+        reason = "has no value, and the table needs one there"
+        raise DeliveryError(_message(file_name, first_record + place, column.name, reason))
+    return converted
+
+
+def _message(file_name: str, record: int, column: str, reason: str) -> str:
+    return (
+        f"{file_name}, record {record}, column {column}: {reason}. "
+        "Correct the file and deliver it again."
+    )
+
+
+def _first_refused(values: pa.Array, column: Column, *, written: bool) -> int:
+    """Find the first value that does not convert, by halving; its index in the array."""
+    start, length = 0, len(values)
+    while length > 1:
+        half = length // 2
+        try:
+            _convert(values.slice(start, half), column, written=written)
+        except _RefusedError:
+            length = half
+        else:
+            start, length = start + half, length - half
+    return start
+
+
+def _convert(values: pa.Array, column: Column, *, written: bool) -> pa.Array:
+    wanted = pa.string() if column.wire is None else column.wire.arrow
+    try:
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if pa.types.is_null(values.type):
+            return pa.nulls(len(values), wanted)
+        if written or _is_string(values.type):
+            return _check(_from_text(values, wanted, column), column)
+        return _check(_from_typed(values, wanted), column)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError):
+        raise _RefusedError from None
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _from_text(values: pa.Array, wanted: pa.DataType, column: Column) -> pa.Array:
+    text = values.cast(pa.string())  # refuses bytes that are not UTF-8
+    special = _TEXT_READERS.get(column.wire.oid) if column.wire is not None else None
+    if special is not None:
+        return special(text, wanted)
+    converted = text.cast(wanted)
+    if pa.types.is_integer(wanted) and _any(pc.match_substring(text, "x", ignore_case=True)):
+        # Arrow reads 0x10 as 16, and PostgreSQL before 16 does not read it at all.
+        raise _RefusedError
+    if pa.types.is_floating(wanted):
+        # Arrow turns what is too large into infinity; only a written infinity may be one.
+        written = pc.match_substring(text, "inf", ignore_case=True)
+        if _any(pc.and_not(pc.is_inf(converted), written)):
+            raise _RefusedError
+    return converted
+
+
+def _from_typed(values: pa.Array, wanted: pa.DataType) -> pa.Array:
+    kind = values.type
+    if pa.types.is_timestamp(wanted) and pa.types.is_timestamp(kind):
+        if (kind.tz is None) != (wanted.tz is None):
+            # A cast would take a local time for UTC without a word.
+            raise _RefusedError
+        return values.cast(wanted)
+    if wanted == pa.string():
+        # PostgreSQL's own rendering of a number or time may differ from Arrow's.
+        raise _RefusedError
+    if wanted == pa.binary(16) or wanted == pa.binary():
+        return values.cast(wanted)
+    families = (
+        pa.types.is_boolean, pa.types.is_date, pa.types.is_time, pa.types.is_timestamp,
+    )  # fmt: skip
+    if any(family(kind) != family(wanted) for family in families):
+        raise _RefusedError
+    if pa.types.is_float32(wanted) and pa.types.is_float64(kind):
+        narrowed = values.cast(wanted)
+        same = pc.or_kleene(pc.equal(narrowed.cast(kind), values), pc.is_nan(values))
+        if _any(pc.invert(same)):
+            raise _RefusedError
+        return narrowed
+    return values.cast(wanted)
+
+
+def _check(values: pa.Array, column: Column) -> pa.Array:
+    if pa.types.is_string(values.type):
+        if _any(pc.match_substring(values, "\0")):
+            raise _RefusedError  # PostgreSQL has no place for a NUL in text
+        limit = column.max_length
+        if limit is not None and _any(pc.greater(pc.utf8_length(values), limit)):
+            raise _RefusedError
+    return values
+
+
+def _any(mask: pa.Array) -> bool:
+    return bool(pc.any(mask).as_py())
+
+
+def _time(text: pa.Array, wanted: pa.DataType) -> pa.Array:
+    # Arrow reads times of day only as part of a timestamp.
+    dated = pc.binary_join_element_wise("1970-01-01", text, " ")
+    return dated.cast(pa.timestamp("us")).cast(wanted)
+
+
+def _uuid(text: pa.Array, wanted: pa.DataType) -> pa.Array:
+    return pa.array([None if v is None else uuid.UUID(v).bytes for v in text.to_pylist()], wanted)
+
+
+def _bytea(text: pa.Array, wanted: pa.DataType) -> pa.Array:
+    def read(value: str) -> bytes:
+        if not value.startswith("\\x"):
+            raise ValueError  # PostgreSQL's hex format, the one reading that is not ambiguous
+        return binascii.unhexlify(value[2:])
+
+    return pa.array([None if v is None else read(v) for v in text.to_pylist()], wanted)
+
+
+def _boolean(text: pa.Array, wanted: pa.DataType) -> pa.Array:
+    lower = pc.utf8_lower(text)
+    true = pc.is_in(lower, pa.array(["t", "true", "y", "yes", "on", "1"]))
+    false = pc.is_in(lower, pa.array(["f", "false", "n", "no", "off", "0"]))
+    if _any(pc.and_(text.is_valid(), pc.invert(pc.or_(true, false)))):
+        raise _RefusedError
+    return pc.if_else(text.is_valid(), true, pa.scalar(None, wanted))
+
+
+# By the OID of the wire type: what Arrow's casts from text read too narrowly or not at all.
+_TEXT_READERS: dict[int, Callable[[pa.Array, pa.DataType], pa.Array]] = {
+    16: _boolean,
+    17: _bytea,
+    1083: _time,
+    2950: _uuid,
+}

@@ -1,0 +1,93 @@
+"""What the environment sets. The one place that reads it; everybody else is handed a `Settings`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from batch_pipelines.engine.errors import SettingsError
+
+_REMEDY = "Unset it to use the default, or correct it; README.md lists the settings."
+
+
+class Settings(BaseSettings):
+    """Settings of one process, each from the variable `BATCH_PIPELINES_<NAME>`.
+
+    URLs are secrets (they may hold a password): they print as stars and never reach a log.
+
+    Attributes:
+        database_url: The target and ledger; None stands for the embedded server.
+        dagster_url: Dagster's own storage; None puts it beside the target (see `database`).
+        home: Folder of embedded data, staging, archive and Dagster home.
+        feeds: Folder of the feed files. Its parent is where a feed's relative paths start.
+        lease_seconds: How long a batch stays ours without a sign of life, in seconds.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="BATCH_PIPELINES_", frozen=True, extra="ignore")
+
+    database_url: pydantic.SecretStr | None = None
+    dagster_url: pydantic.SecretStr | None = None
+    home: Path = Path(".batch-pipelines")
+    feeds: Path = Path("feeds")
+    lease_seconds: float = pydantic.Field(default=60.0, gt=0)
+
+    @pydantic.field_validator("database_url", "dagster_url", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @pydantic.field_validator("database_url", "dagster_url")
+    @classmethod
+    def _is_postgresql(cls, value: pydantic.SecretStr | None) -> pydantic.SecretStr | None:
+        if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            message = "it must start with postgresql://"
+            raise ValueError(message)
+        return value
+
+    @pydantic.field_validator("home", "feeds")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @property
+    def root(self) -> Path:
+        """The folder where a feed's relative paths start: the one that holds the feeds folder."""
+        return self.feeds.parent
+
+    @property
+    def staging(self) -> Path:
+        """Where deliveries are copied to, one folder a batch."""
+        return self.home / "staging"
+
+    @property
+    def archive(self) -> Path:
+        """Where the bags of finished batches stand."""
+        return self.home / "archive"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's folder (instance configuration, logs of runs)."""
+        return self.home / "dagster"
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Returns:
+        The settings, paths made absolute.
+
+    Raises:
+        SettingsError: A variable has a value that cannot be used; its value is not repeated.
+    """
+    try:
+        return Settings()
+    except pydantic.ValidationError as error:
+        problems = "; ".join(
+            f"BATCH_PIPELINES_{str(problem['loc'][0]).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        message = f"The environment cannot be used: {problems}. {_REMEDY}"
+        raise SettingsError(message) from None

@@ -1,0 +1,203 @@
+"""Validate: from outside and after the fact, compare the committed rows with their source.
+
+Record counts, schema, key uniqueness and exact aggregates of every column, against a second reading of
+the source; each table in its own log entry, each check with its SQL, expected and actual value.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from batch_pipelines.engine.catalog import STAMP, read_tables
+from batch_pipelines.engine.errors import ValidationError
+from batch_pipelines.engine.ledger import batches, files, proofs
+from batch_pipelines.engine.ledger.proofs import Check, TableValidation
+from batch_pipelines.engine.reading.aggregates import (
+    SecondReader,
+    source_columns,
+    target_aggregates,
+    target_statement,
+)
+from batch_pipelines.engine.work import batch_for, explain, recorded
+from batch_pipelines.engine.writing.copying import table_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.work import Work
+    from batch_pipelines.engine.writing.copying import TableSource
+
+_COUNT = sql.SQL("SELECT count(*) FROM {table} WHERE {stamp} = {batch}")
+_COLUMNS = """SELECT attname FROM pg_attribute
+WHERE attrelid = {table}::regclass AND attnum > 0 AND NOT attisdropped"""
+_TWICE = sql.SQL(
+    "SELECT count(*) FROM (SELECT FROM {table} WHERE {stamp} = {batch}"
+    " GROUP BY {key} HAVING count(*) > 1) AS twice"
+)
+
+
+@dataclass(frozen=True)
+class ValidateResult:
+    """What validation found.
+
+    Attributes:
+        batch: The batch with its verdict.
+        worked: False where it was validated already.
+        tables: The findings for each table.
+        seconds: Time it took.
+    """
+
+    batch: Batch
+    worked: bool
+    tables: tuple[TableValidation, ...]
+    seconds: float
+
+
+def validate(connection: Connection, work: Work) -> ValidateResult:
+    """Validate a published batch.
+
+    Args:
+        connection: A connection in autocommit mode.
+        work: The run's work.
+
+    Returns:
+        The findings; use `require_valid` to raise where they are not all good.
+
+    Raises:
+        StageOrderError: There is no published batch.
+        ValidationError: The source could not be read a second time; the batch stays `PUBLISHED`.
+    """
+    batch, to_do = batch_for(connection, work, "validate")
+    began = time.perf_counter()
+    if to_do:
+        with recorded(connection, work, batch.batch_id, "validate"):
+            _validate(connection, work, batch)
+    return ValidateResult(
+        batches.by_id(connection, batch.batch_id),
+        to_do,
+        # A duplicate has no rows of its own; what is known of it is known of its original.
+        tuple(proofs.validations(connection, batch.duplicate_of or batch.batch_id)),
+        time.perf_counter() - began,
+    )
+
+
+def require_valid(result: ValidateResult) -> None:
+    """Raise where a batch is visible and wrong, so that it is never quiet.
+
+    Args:
+        result: What validation found.
+
+    Raises:
+        ValidationError: A check failed; the checks are named.
+    """
+    if result.batch.status == "VALIDATION_FAILED":
+        raise ValidationError(f"{result.batch.name}: {result.batch.error_details}")
+
+
+def _validate(connection: Connection, work: Work, batch: Batch) -> None:
+    staged = files.of_batch(connection, batch.batch_id)
+    folder = work.staged_source(batch.batch_id)
+    failed: list[str] = []
+    for table in read_tables(connection, work.feed):
+        own = [file for file in staged if file.target_table == table.full_name]
+        if not own:
+            continue
+        log = proofs.open_validation(connection, batch.batch_id, work.run_id, table.full_name)
+        try:
+            found = _validate_table(connection, table_source(table, own, folder), batch)
+        except Exception as error:
+            proofs.abandon_validation(connection, log, explain(error))
+            raise
+        proofs.close_validation(connection, batch.batch_id, log, found)
+        failed += [f"{table.full_name} {c.name}" for c in found.checks if c.status == "FAILED"]
+    if failed:
+        why = (
+            f"The published rows differ from their source in {', '.join(failed)}. "
+            f"`batch-pipelines show {batch.batch_id}` gives expected and actual values."
+        )
+        batches.mark_validated(connection, batch.batch_id, status="VALIDATION_FAILED", why=why)
+    else:
+        batches.mark_validated(connection, batch.batch_id, status="SUCCESS")
+
+
+def _validate_table(connection: Connection, source: TableSource, batch: Batch) -> TableValidation:
+    with SecondReader(source) as reader:
+        checks = [*_checks(connection, source, batch, reader)]
+    counts = checks[0]
+    return TableValidation(
+        source.table.full_name, int(counts.expected), int(counts.actual), tuple(checks)
+    )
+
+
+def _checks(
+    connection: Connection, source: TableSource, batch: Batch, reader: SecondReader
+) -> Iterator[Check]:
+    table, stamp = source.table.identifier, sql.Identifier(STAMP)
+    own = {"table": table, "stamp": stamp, "batch": sql.Literal(batch.batch_id)}
+
+    began = time.perf_counter()
+    query = _COUNT.format(**own)
+    yield _check(
+        "record_count", connection, query, reader.records(), _number(connection, query), began
+    )
+
+    began = time.perf_counter()
+    query = sql.SQL(_COLUMNS).format(table=sql.Literal(table.as_string(connection)))
+    present = {str(row[0]) for row in connection.execute(query).fetchall()}
+    for file in source.files:
+        wanted = sorted(source_columns(source.folder / file.file_name, file.format))
+        found = sorted(name for name in wanted if name in present)
+        yield _check(f"schema.{file.file_name}", connection, query, wanted, found, began)
+
+    key = source.table.primary_key
+    if key and set(key) <= {column.name for column in source.columns}:
+        began = time.perf_counter()
+        query = _TWICE.format(**own, key=sql.SQL(", ").join(map(sql.Identifier, key)))
+        expected = reader.duplicate_keys(key)
+        yield _check(
+            "key_uniqueness", connection, query, expected, _number(connection, query), began
+        )
+
+    began = time.perf_counter()
+    wanted_values = reader.aggregates()
+    found_values = target_aggregates(connection, source, batch.batch_id)
+    for column in source.columns:
+        name = column.name
+        query = target_statement(source, [column], batch.batch_id)
+        expected_text, actual_text = str(wanted_values[name]), str(found_values[name])
+        yield _check(f"aggregates.{name}", connection, query, expected_text, actual_text, began)
+        began = time.perf_counter()
+
+
+def _check(
+    name: str,
+    connection: Connection,
+    query: sql.Composed,
+    expected: object,
+    actual: object,
+    began: float,
+) -> Check:
+    return Check(
+        name=name,
+        sql=query.as_string(connection),
+        expected=_text(expected),
+        actual=_text(actual),
+        status="SUCCESS" if expected == actual else "FAILED",
+        seconds=round(time.perf_counter() - began, 6),
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _number(connection: Connection, query: sql.Composed) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0

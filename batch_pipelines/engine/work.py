@@ -1,0 +1,254 @@
+"""What every stage shares: what it is handed, which batch it works on, and how its end is recorded.
+
+`action` is the table stage x state -> action of docs/stages.md. Not here: what a stage does.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import psycopg
+
+from batch_pipelines.engine.errors import (
+    BatchError,
+    LeaseLostError,
+    PublishError,
+    StageOrderError,
+)
+from batch_pipelines.engine.ledger import batches
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.ledger.batches import Batch, Stage
+    from batch_pipelines.engine.postgres.database import Connection, Database
+    from batch_pipelines.engine.postgres.lease import Lease
+    from batch_pipelines.engine.settings import Settings
+
+Action = Literal["work", "report", "refuse"]
+
+
+class Progress(Protocol):
+    """Is told how far a stage has come."""
+
+    def __call__(self, stage: Stage, done: int, total: int) -> None:
+        """Take note.
+
+        Args:
+            stage: The stage.
+            done: Records behind it.
+            total: Records in all.
+        """
+
+
+def no_progress(stage: Stage, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run's work on one partition: what a stage is handed beside its connection.
+
+    Attributes:
+        database: The target database, for connections beside the stage's own.
+        settings: Folders and times.
+        feed: The feed.
+        key: Partition key.
+        lease: The run's lease on the partition; it also names the run.
+        requested_by: Who asked for the run.
+        correlation_id: Ties the batch to what asked for it.
+        progress: Is told how far a stage has come.
+    """
+
+    database: Database
+    settings: Settings
+    feed: Feed
+    key: str
+    lease: Lease
+    requested_by: str
+    correlation_id: str
+    progress: Progress = no_progress
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self.lease.run_id
+
+    @property
+    def name(self) -> str:
+        """Feed and partition key."""
+        return f"{self.feed.feed}/{self.key}"
+
+    def staging(self, batch_id: str) -> Path:
+        """Folder of a batch's staged files."""
+        return self.settings.staging / batch_id
+
+    def staged_source(self, batch_id: str) -> Path:
+        """Folder of the staged copies of the delivered files."""
+        return self.staging(batch_id) / "source"
+
+    def staged_digests(self, batch_id: str) -> Path:
+        """Folder of the row digests that bulk-write leaves for the bag."""
+        return self.staging(batch_id) / "row_digests"
+
+
+_WORK: tuple[Action, str] = ("work", "")
+_NOT_VISIBLE: dict[Stage, tuple[Action, str]] = {
+    "checksum": _WORK,
+    "bulk_write": _WORK,
+    "validate": ("refuse", "nothing of it is published; run the whole partition"),
+    "archive": ("refuse", "nothing of it is published; run the whole partition"),
+}
+_NOT_VALIDATED: dict[Stage, tuple[Action, str]] = {
+    "checksum": ("report", "its rows are published already"),
+    "bulk_write": ("report", "its rows are published already"),
+    "validate": _WORK,
+    "archive": ("refuse", "only a validated batch is archived; run validate"),
+}
+_VALIDATED: dict[Stage, tuple[Action, str]] = {
+    **_NOT_VALIDATED,
+    "validate": ("report", "it is validated already"),
+    "archive": _WORK,
+}
+_ACTIONS: dict[str, dict[Stage, tuple[Action, str]]] = {
+    "IN_PROGRESS": _NOT_VISIBLE,
+    "FAILED": _NOT_VISIBLE,
+    "PUBLISHED": _NOT_VALIDATED,
+    "VALIDATION_FAILED": _NOT_VALIDATED,
+    "SUCCESS": _VALIDATED,
+    "PARTIAL_SUCCESS": _VALIDATED,
+    "ROLLED_BACK": dict.fromkeys(
+        _VALIDATED, ("refuse", "it was rolled back; run the whole partition")
+    ),
+    **{
+        status: dict.fromkeys(_VALIDATED, ("report", f"the batch is {status}"))
+        for status in ("DUPLICATE", "SUPERSEDED", "ARCHIVED")
+    },
+}
+
+
+def action(stage: Stage, status: str, done: Collection[str]) -> tuple[Action, str]:
+    """Decide what a stage after ingest does with a batch; docs/stages.md shows the whole table.
+
+    Args:
+        stage: The stage that is asked to run.
+        status: State of the batch.
+        done: Stages that the batch has behind it.
+
+    Returns:
+        What to do, and for `report` and `refuse` why.
+    """
+    what, why = _ACTIONS[status][stage]
+    before = batches.STAGES[batches.STAGES.index(stage) - 1]
+    if what == "work" and status in batches.UNFINISHED and before not in done:
+        return "refuse", f"its {before} is not done; run the whole partition"
+    if what == "work" and stage == "archive" and stage in done:
+        return "report", "it is archived already"
+    return what, why
+
+
+def batch_for(connection: Connection, work: Work, stage: Stage) -> tuple[Batch, bool]:
+    """Find the batch that a stage after ingest has to do with, and attach the run to it.
+
+    The run's own batch comes first; a run that has none (a retry from failure, one asset launched
+    alone) attaches to the newest batch of the partition.
+
+    Args:
+        connection: A connection in autocommit mode.
+        work: The run's work.
+        stage: The stage.
+
+    Returns:
+        The batch, and whether there is work to do; without, the stage reports what it finds.
+
+    Raises:
+        StageOrderError: There is no batch, or its state does not allow the stage.
+    """
+    batch = batches.of_run(connection, work.run_id)
+    if batch is None:
+        batch = batches.newest(connection, work.feed.feed, work.key)
+    if batch is None:
+        message = (
+            f"{work.name}: there is no batch to {stage}; run the whole partition, from ingest."
+        )
+        raise StageOrderError(message)
+    records = batches.stages(connection, batch.batch_id)
+    done = {name for name, record in records.items() if record.status == "SUCCESS"}
+    what, why = action(stage, batch.status, done)
+    if what == "refuse":
+        message = f"{work.name}: {stage} cannot work on batch {batch.batch_id}: {why}."
+        raise StageOrderError(message)
+    batches.attach(connection, work.run_id, batch)
+    return batch, what == "work"
+
+
+@contextmanager
+def recorded(connection: Connection, work: Work, batch_id: str, stage: Stage) -> Iterator[None]:
+    """Record a stage's begin and end; what raises inside fails the batch if nothing is visible yet.
+
+    Args:
+        connection: A connection in autocommit mode.
+        work: The run's work.
+        batch_id: The batch.
+        stage: The stage.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        BatchError: What the stage raised; a driver's error as a sentence without its text.
+    """
+    work.lease.record_worker(connection)
+    batches.start_stage(connection, batch_id, stage, work.run_id)
+    batches.resume(connection, batch_id)
+    try:
+        yield
+    except LeaseLostError:
+        # The batch belongs to another run now, which has written down what became of it.
+        raise
+    except BaseException as error:
+        why = explain(error)
+        # The stage's own connection may be broken. Where the database is gone altogether the batch
+        # stays in progress without a live lease, and the next run fails it.
+        with (
+            suppress(BatchError, psycopg.Error),
+            work.database.connect(f"{stage} failed") as ledger,
+            ledger.transaction(),
+        ):
+            batches.end_stage(ledger, batch_id, stage, why)
+            batches.mark_failed(ledger, batch_id, why)
+        if isinstance(error, psycopg.Error):
+            raise PublishError(why) from None
+        raise
+    batches.end_stage(connection, batch_id, stage)
+
+
+def explain(error: BaseException) -> str:
+    """Say what went wrong without a row's values, a driver's text or a secret.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        A sentence for the ledger.
+    """
+    if isinstance(error, BatchError):
+        return str(error)
+    if isinstance(error, psycopg.Error):
+        diag = error.diag
+        where = [f"{k} {v}" for k, v in (
+            ("table", diag.table_name), ("column", diag.column_name),
+            ("constraint", diag.constraint_name),
+        ) if v]  # fmt: skip
+        state = f"SQLSTATE {error.sqlstate}" if error.sqlstate else "the connection was lost"
+        return f"PostgreSQL ended the statement: {', '.join([state, *where])}."
+    if isinstance(error, OSError):
+        place = f" ({error.filename})" if error.filename else ""
+        return f"The file system refused: {error.strerror or type(error).__name__}{place}."
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted."
+    return f"Unexpected {type(error).__name__}; the run's log has its trace."

@@ -1,0 +1,243 @@
+"""Putting rows into a target table, in place of those of the batch that is superseded, if any.
+
+Three ways, by what the table and the delivery are:
+
+- COPY straight into the table: nothing refers to it and every column has a wire type. Rows of the
+  superseded batch are deleted first.
+- through a temporary table: some columns load as text and PostgreSQL converts them.
+- as a keyed diff: other rows may refer to this table's, so a row that stays must not go for a moment.
+  Changed rows are updated, new ones inserted, equal ones get the new stamp, and what the delivery no
+  longer has is deleted at the end, unless rows elsewhere would be deleted or blanked by that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from batch_pipelines.engine.catalog import STAMP
+from batch_pipelines.engine.digests.sql import table_digest
+from batch_pipelines.engine.errors import PublishError
+from batch_pipelines.engine.writing.copying import copy_stamped, staging_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batch_pipelines.engine.catalog import Column, ForeignKey, TableInfo
+    from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.reading.readers import Chunk
+    from batch_pipelines.engine.writing.copying import Proof, TableSource
+
+_STAMP = sql.Identifier(STAMP)
+_STAGED = sql.Identifier("pg_temp", "batch_pipelines_staged")
+_ACTIONS = {"c": "deleted (CASCADE)", "n": "blanked (SET NULL)", "d": "reset (SET DEFAULT)"}
+
+_CREATE = sql.SQL("CREATE TEMPORARY TABLE {name} ({columns}, {stamp} uuid) ON COMMIT DROP")
+_DROP = sql.SQL("DROP TABLE IF EXISTS {name}")
+_DELETE = sql.SQL("DELETE FROM {table} WHERE {stamp} = %s")
+_INSERT = sql.SQL(
+    "INSERT INTO {table} ({names}, {stamp}) SELECT {values}, s.{stamp} FROM {staged} s"
+)
+_COUNT_KEPT = sql.SQL("""
+SELECT count(*), count(*) FILTER (WHERE {changed})
+FROM {table} t JOIN {staged} s ON {same_key} WHERE t.{stamp} = %s
+""")
+_UPDATE = sql.SQL("""
+UPDATE {table} t SET {assignments}, {stamp} = s.{stamp}
+FROM {staged} s WHERE {same_key} AND t.{stamp} = %s
+""")
+_INSERT_NEW = sql.SQL("""
+INSERT INTO {table} ({names}, {stamp})
+SELECT {values}, s.{stamp} FROM {staged} s
+WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same_key} AND t.{stamp} = s.{stamp})
+""")
+_COUNT_REFERRING = sql.SQL("""
+SELECT count(*) FROM {child} c JOIN {table} t ON {same} WHERE t.{stamp} = %s
+""")
+
+
+@dataclass(frozen=True)
+class Put:
+    """What happened to the rows of one table.
+
+    Attributes:
+        sent: Rows sent by COPY.
+        updated: Rows of the superseded batch that got other values.
+        unchanged: Rows of it that got only the new stamp.
+    """
+
+    sent: int
+    updated: int = 0
+    unchanged: int = 0
+
+
+def needs_diff(table: TableInfo) -> bool:
+    """Say whether rows elsewhere may refer to the table's, its own rows included."""
+    return bool(table.children)
+
+
+def put(
+    connection: Connection,
+    proof: Proof,
+    chunks: Iterable[Chunk],
+    batch_id: str,
+    superseded: str | None,
+    dropped: Iterable[str] = (),
+) -> Put:
+    """Bring a source's rows into its table; called inside the publish transaction.
+
+    Args:
+        connection: The publishing connection.
+        proof: Watches the source; its digests are complete when the chunks are used up.
+        chunks: The source's chunks.
+        batch_id: The stamp.
+        superseded: Id of the batch whose rows are replaced, or None.
+        dropped: Columns the superseded batch brought and this one does not.
+
+    Returns:
+        What happened.
+
+    Raises:
+        PublishError: A diff is needed and the table has no primary key that the delivery brings; or
+            what arrived as text is not what was sent.
+    """
+    source, table = proof.source, proof.source.table
+    if superseded is not None and not needs_diff(table):
+        delete = _DELETE.format(table=table.identifier, stamp=_STAMP)
+        connection.execute(delete, (superseded,))
+        superseded = None
+    if superseded is None and not source.as_text:
+        return Put(copy_stamped(connection, table.identifier, source, chunks, batch_id))
+    connection.execute(_DROP.format(name=_STAGED))
+    columns = staging_columns(source.columns)
+    # A temporary table goes to pg_temp by itself; its creation does not take the schema's name.
+    bare = sql.Identifier("batch_pipelines_staged")
+    connection.execute(_CREATE.format(name=bare, columns=columns, stamp=_STAMP))
+    sent = copy_stamped(connection, _STAGED, source, chunks, batch_id)
+    connection.execute(sql.SQL("ANALYZE {}").format(_STAGED))
+    if source.as_text:
+        _prove_received(connection, proof)
+    if superseded is None:
+        connection.execute(_INSERT.format(**_parts(source)))
+        return Put(sent)
+    return _diff(connection, source, sent, superseded, dropped)
+
+
+def remove_missing(connection: Connection, table: TableInfo, superseded: str) -> int:
+    """Delete what the superseded batch had and the new one does not.
+
+    Args:
+        connection: The publishing connection; every row that stays has the new stamp by now.
+        table: The target table.
+        superseded: Id of the superseded batch.
+
+    Returns:
+        Rows deleted.
+
+    Raises:
+        PublishError: Rows elsewhere would be deleted or blanked by a foreign key.
+    """
+    for key in table.children:
+        if key.on_delete in _ACTIONS:
+            _refuse_side_effect(connection, table, key, superseded)
+    delete = _DELETE.format(table=table.identifier, stamp=_STAMP)
+    return connection.execute(delete, (superseded,)).rowcount
+
+
+def _prove_received(connection: Connection, proof: Proof) -> None:
+    """Compare text columns before PostgreSQL converts them: what it stores may be written otherwise."""
+    columns = [column.name for column in proof.source.columns]
+    if table_digest(connection, _STAGED, columns, sql.SQL("true")) != proof.received:
+        message = (
+            f"{proof.source.table.full_name}: what arrived differs from the source; nothing was "
+            "written. Run again; if it happens again, the machine's memory may be faulty."
+        )
+        raise PublishError(message)
+
+
+def _diff(
+    connection: Connection,
+    source: TableSource,
+    sent: int,
+    superseded: str,
+    dropped: Iterable[str],
+) -> Put:
+    key = source.table.primary_key
+    if not key or not set(key) <= {column.name for column in source.columns}:
+        message = (
+            f"{source.table.full_name}: other rows may refer to its rows, so a corrected delivery "
+            "is compared with them by primary key, and "
+            + ("the delivery does not bring it." if key else "the table has none.")
+            + " Add the key to the table or to the delivery."
+        )
+        raise PublishError(message)
+    parts = _parts(source)
+    row = connection.execute(_COUNT_KEPT.format(**parts), (superseded,)).fetchone()
+    kept, updated = (int(value) for value in row or (0, 0))
+    reset = [sql.SQL("{} = DEFAULT").format(sql.Identifier(name)) for name in dropped]
+    parts["assignments"] = sql.SQL(", ").join([*_assignments(source), *reset])
+    connection.execute(_UPDATE.format(**parts), (superseded,))
+    connection.execute(_INSERT_NEW.format(**parts))
+    return Put(sent, updated, kept - updated)
+
+
+def _refuse_side_effect(
+    connection: Connection, table: TableInfo, key: ForeignKey, superseded: str
+) -> None:
+    same = sql.SQL(" AND ").join(
+        sql.SQL("c.{} = t.{}").format(sql.Identifier(c), sql.Identifier(p))
+        for c, p in zip(key.child_columns, key.parent_columns, strict=True)
+    )
+    query = _COUNT_REFERRING.format(
+        child=sql.Identifier(*key.child), table=table.identifier, same=same, stamp=_STAMP
+    )
+    row = connection.execute(query, (superseded,)).fetchone()
+    count = int(row[0]) if row else 0
+    if count:
+        message = (
+            f"{table.full_name}: the delivery no longer has rows to which {count} rows of "
+            f"{'.'.join(key.child)} refer; they would be {_ACTIONS[key.on_delete]} by {key.name}. "
+            "Deliver the missing rows, or take the referring ones away first."
+        )
+        raise PublishError(message)
+
+
+def _parts(source: TableSource) -> dict[str, sql.Composable]:
+    table, columns = source.table, source.columns
+    same = [sql.SQL("t.{0} = {1}").format(sql.Identifier(n), _value(table.column(n)))
+            for n in table.primary_key]  # fmt: skip
+    changed = [
+        sql.SQL("t.{} IS DISTINCT FROM {}").format(sql.Identifier(c.name), _value(c))
+        if c.wire is not None
+        # Not every type has equality (json has none); its text has.
+        else sql.SQL("t.{}::text IS DISTINCT FROM ({})::text").format(
+            sql.Identifier(c.name), _value(c)
+        )
+        for c in columns
+    ]
+    return {
+        "table": table.identifier,
+        "staged": _STAGED,
+        "stamp": _STAMP,
+        "names": sql.SQL(", ").join(sql.Identifier(c.name) for c in columns),
+        "values": sql.SQL(", ").join(_value(c) for c in columns),
+        "same_key": sql.SQL(" AND ").join(same),
+        "changed": sql.SQL(" OR ").join(changed),
+    }
+
+
+def _assignments(source: TableSource) -> list[sql.Composed]:
+    key = set(source.table.primary_key)
+    return [
+        sql.SQL("{} = {}").format(sql.Identifier(c.name), _value(c))
+        for c in source.columns
+        if c.name not in key
+    ]
+
+
+def _value(column: Column) -> sql.Composed:
+    cast = "" if column.wire is not None else f"::{column.type_name}"
+    # A type's name comes from PostgreSQL's own format_type, which quotes it.
+    return sql.SQL("s.{}{}").format(sql.Identifier(column.name), sql.SQL(cast))

@@ -1,0 +1,102 @@
+"""The Dagster instance: its folder, its configuration and its storage on PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from batch_pipelines.engine.errors import SettingsError
+from batch_pipelines.engine.feeds import load_feeds
+from batch_pipelines.engine.postgres.database import DAGSTER_SCHEMA, dagster_url, open_database
+from batch_pipelines.engine.postgres.migrate import create_tables, upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import dagster as dg
+
+    from batch_pipelines.engine.postgres.database import Database
+    from batch_pipelines.engine.settings import Settings
+
+# The URL is a secret: dagster.yaml names this variable instead of holding it.
+_STORAGE_VARIABLE = "BATCH_PIPELINES_DAGSTER_STORAGE"
+# A run is a process of about 300 MB and one busy core; more at once only wait for each other.
+_RUNS_AT_ONCE = max(2, os.cpu_count() or 2)
+
+_CONFIG = f"""\
+# Written by batch-pipelines at each start; a change here is overwritten.
+storage:
+  postgres:
+    postgres_url:
+      env: {_STORAGE_VARIABLE}
+concurrency:
+  runs:
+    max_concurrent_runs: {_RUNS_AT_ONCE}
+run_monitoring:
+  enabled: true
+  free_slots_after_run_end_seconds: 30
+telemetry:
+  enabled: false
+"""
+
+
+@contextmanager
+def prepared(settings: Settings) -> Iterator[Database]:
+    """Make database and Dagster's folder ready for as long as the block lasts.
+
+    The embedded server is ours: its ledger and the tables of feeds that ship SQL are brought up to
+    date. Somebody's own server is not touched but for Dagster's schema; `db upgrade` does the rest.
+
+    Args:
+        settings: The settings.
+
+    Yields:
+        The target database; meanwhile the environment tells Dagster where its folder is.
+
+    Raises:
+        ServerError: The embedded server cannot be started.
+        SettingsError: The database cannot be reached.
+    """
+    with open_database(settings) as database:
+        if database.embedded:
+            upgrade(database)
+            with database.connect("prepare") as connection:
+                create_tables(connection, load_feeds(settings.feeds).values(), settings.feeds)
+        url = dagster_url(settings)
+        if settings.database_url is not None and settings.dagster_url is None:
+            with database.connect("prepare") as connection:
+                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {DAGSTER_SCHEMA}")
+        home = settings.dagster_home
+        home.mkdir(parents=True, exist_ok=True)
+        config = home / "dagster.yaml"
+        if not config.exists() or config.read_text(encoding="utf-8") != _CONFIG:
+            config.write_text(_CONFIG, encoding="utf-8")
+        os.environ["DAGSTER_HOME"] = str(home)
+        os.environ[_STORAGE_VARIABLE] = url
+        yield database
+
+
+def open_instance() -> dg.DagsterInstance:
+    """Open the instance of `prepared`.
+
+    Returns:
+        The instance.
+
+    Raises:
+        SettingsError: Dagster's storage cannot be reached.
+    """
+    # A second and a half to import, which only running something needs.
+    import dagster as dg  # noqa: PLC0415
+    import sqlalchemy.exc  # noqa: PLC0415
+
+    try:
+        return dg.DagsterInstance.get()
+    except (sqlalchemy.exc.OperationalError, psycopg.OperationalError):
+        message = (
+            "Dagster's storage does not let us in. Check that its database runs and that "
+            "BATCH_PIPELINES_DAGSTER_URL is right."
+        )
+        raise SettingsError(message) from None

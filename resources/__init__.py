@@ -1,0 +1,1 @@
+"""Dagster resources: thin wrappers that hand plain engine objects to assets and sensors."""

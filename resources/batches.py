@@ -1,0 +1,132 @@
+"""The resource `batches`: a run's work on a partition, with its database connection and lease.
+
+The lease is taken by the first stage of a run and kept until the run's process ends with it, so that
+no other run slips in between two stages.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from batch_pipelines.engine.postgres.database import open_database
+from batch_pipelines.engine.postgres.lease import acquire
+from batch_pipelines.engine.postgres.migrate import require_current
+from batch_pipelines.engine.work import Work, no_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.postgres.database import Connection, Database
+    from batch_pipelines.engine.postgres.lease import Lease
+    from batch_pipelines.engine.settings import Settings
+    from batch_pipelines.engine.work import Progress
+
+REQUESTED_BY_TAG = "batch-pipelines/requested_by"
+UNKNOWN = "unauthenticated"
+
+
+@dataclass
+class Batches:
+    """Hands out work; one object for the length of a run's process.
+
+    Attributes:
+        settings: The settings.
+        database: The target database.
+        progress: Told how far a stage has come.
+    """
+
+    settings: Settings
+    database: Database
+    progress: Progress = no_progress
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _leases: dict[tuple[str, str, str], Lease] = field(default_factory=dict)
+
+    @contextmanager
+    def connect(self, purpose: str) -> Iterator[Connection]:
+        """Open a connection to a ledger of this program's version, for the length of a block.
+
+        Args:
+            purpose: What it is for.
+
+        Yields:
+            The connection, in autocommit mode.
+        """
+        with self.database.connect(purpose) as connection:
+            require_current(connection)
+            yield connection
+
+    @contextmanager
+    def work(
+        self, context: dg.AssetExecutionContext, feed: Feed, stage: str
+    ) -> Iterator[tuple[Connection, Work]]:
+        """Open what a stage is handed.
+
+        Args:
+            context: The asset's context: its partition, run and tags.
+            feed: The feed.
+            stage: The stage, shown in pg_stat_activity.
+
+        Yields:
+            A connection in autocommit mode, and the run's work on the partition.
+
+        Raises:
+            BusyError: Another live run holds the partition.
+        """
+        run, key = context.run, context.partition_key
+        with self.connect(stage) as connection:
+            yield (
+                connection,
+                Work(
+                    database=self.database,
+                    settings=self.settings,
+                    feed=feed,
+                    key=key,
+                    lease=self._lease(feed.feed, key, run.run_id),
+                    requested_by=run.tags.get(REQUESTED_BY_TAG, UNKNOWN),
+                    correlation_id=run.root_run_id or run.run_id,
+                    progress=self.progress,
+                ),
+            )
+
+    def close(self) -> None:
+        """Release every lease."""
+        self._stack.close()
+
+    def _lease(self, feed: str, key: str, run_id: str) -> Lease:
+        wanted = (feed, key, run_id)
+        if wanted not in self._leases:
+            seconds = self.settings.lease_seconds
+            lease = acquire(self.database, feed, key, run_id, seconds=seconds)
+            self._leases[wanted] = self._stack.enter_context(lease)
+        return self._leases[wanted]
+
+
+def batches_resource(
+    load: Callable[[], Settings], progress: Progress = no_progress
+) -> dg.ResourceDefinition:
+    """Make the resource.
+
+    Args:
+        load: Reads the settings, when a run begins.
+        progress: Told how far a stage has come.
+
+    Returns:
+        A resource that yields a `Batches`.
+    """
+
+    @dg.resource(description="Database, lease and settings for the stages of a batch.")
+    def batches(_: dg.InitResourceContext) -> Iterator[Batches]:
+        settings = load()
+        with open_database(settings) as database:
+            handed = Batches(settings, database, progress)
+            try:
+                yield handed
+            finally:
+                handed.close()
+
+    return batches

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Makes .venv with the pinned versions. On Debian as root it installs the venv module if it is missing.
+set -eu
+python=${PYTHON:-python3}
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    echo "Python 3.11 or newer is needed; found: $("$python" --version 2>&1 || echo none)." \
+         "Install it, or name it: make PYTHON=/path/to/python3" >&2
+    exit 1
+fi
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends "python$version-venv"
+    else
+        echo "Python's venv module is missing; on Debian: sudo apt-get install python3-venv" >&2
+        exit 1
+    fi
+fi
+echo "Setting up .venv (once, about a minute) ..."
+rm -f .venv/ready
+[ -x .venv/bin/python ] || "$python" -m venv --clear .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --constraint constraints.txt --editable '.[dev,examples]'
+touch .venv/ready
