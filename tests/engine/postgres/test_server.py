@@ -22,7 +22,8 @@ import psycopg
 import pytest
 
 from batch_pipelines.engine.errors import ServerError
-from batch_pipelines.engine.postgres.server import EmbeddedServer, binaries
+from batch_pipelines.engine.postgres.programs import binaries
+from batch_pipelines.engine.postgres.server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

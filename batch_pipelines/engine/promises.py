@@ -1,0 +1,98 @@
+"""What the sender promises of a delivery's files: sidecars (`FILE.crc32c`) and `manifest.csv`."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.landing import MANIFEST, SIDECAR_SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from batch_pipelines.engine.landing import Delivery
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What the sender says of one file.
+
+    Attributes:
+        crc32c: Its CRC32C, or None.
+        size: Its size in bytes, or None.
+        source: Where the checksum stood: `manifest` or `sidecar`.
+    """
+
+    crc32c: int | None
+    size: int | None
+    source: str
+
+
+def read_promises(delivery: Delivery) -> dict[str, Promise]:
+    """Read what the sender says of a delivery's files.
+
+    Args:
+        delivery: The delivery.
+
+    Returns:
+        A promise for each file that has one, by its name.
+
+    Raises:
+        DeliveryError: A sidecar or the manifest is not readable, they contradict each other, or the
+            manifest lists other files than were delivered.
+    """
+    promises: dict[str, Promise] = {}
+    for path in delivery.control:
+        if path.name == MANIFEST:
+            promises |= _read_manifest(path, delivery.data)
+    for path in delivery.control:
+        if path.name == MANIFEST:
+            continue
+        name = path.name.removesuffix(SIDECAR_SUFFIX)
+        words = path.read_text(encoding="utf-8", errors="replace").split()
+        crc = _parse_crc(words[0] if words else "", str(path))
+        other = promises.get(name)
+        if other is not None and other.crc32c not in {None, crc}:
+            message = f"{path}: contradicts {MANIFEST}. Deliver one of the two again."
+            raise DeliveryError(message)
+        promises[name] = Promise(crc, other.size if other else None, "sidecar")
+    return promises
+
+
+def _read_manifest(path: Path, data: Sequence[Path]) -> dict[str, Promise]:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+        rows = csv.DictReader(lines)
+        if rows.fieldnames is None or "file_name" not in rows.fieldnames:
+            message = (
+                f"{path}:1: expected a header with file_name and any of size (bytes), crc32c (hex); "
+                "deliver the manifest again."
+            )
+            raise DeliveryError(message)
+        promises = {}
+        for row in rows:
+            where = f"{path}:{rows.line_num}"
+            crc, size = (row.get("crc32c") or "").strip(), (row.get("size") or "").strip()
+            if size and not size.isdecimal():
+                message = f"{where}: size must be a number of bytes. Deliver the manifest again."
+                raise DeliveryError(message)
+            promises[row["file_name"]] = Promise(
+                _parse_crc(crc, where) if crc else None, int(size) if size else None, "manifest"
+            )
+    present = {p.name for p in data}
+    problems = [f"{name} is listed but was not delivered" for name in promises.keys() - present]
+    problems += [f"{name} was delivered but is not listed" for name in present - promises.keys()]
+    if problems:
+        message = f"{path}: {'; '.join(sorted(problems))}. Deliver what is missing, or correct it."
+        raise DeliveryError(message)
+    return promises
+
+
+def _parse_crc(text: str, where: str) -> int:
+    digits = text.lower().removeprefix("0x")
+    if len(digits) == 8 and set(digits) <= set("0123456789abcdef"):  # noqa: PLR2004  # 32 bits
+        return int(digits, 16)
+    message = f"{where}: expected a CRC32C as 8 hex digits. Deliver it again."
+    raise DeliveryError(message)
