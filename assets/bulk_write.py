@@ -44,19 +44,20 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
             for each in result.tables
         ]
         rows = sum(each.source_records for each in result.tables)
+        several = len(result.columns) > 1
         columns = [
-            dg.TableColumn(column.name, column.type_name)
-            for columns in result.columns.values()
+            dg.TableColumn(f"{name}.{column.name}" if several else column.name, column.type_name)
+            for name, columns in result.columns.items()
             for column in columns
         ]
         return dg.MaterializeResult(
             metadata={
                 **batch_metadata(result.batch, worked=result.worked),
-                "dagster/partition_row_count": rows,
+                **({"dagster/partition_row_count": rows} if result.tables else {}),
                 "dagster/table_name": names,
                 "dagster/column_schema": dg.TableSchema(columns),
                 "balance": table(balance),
-                "rows_per_second": rows / result.seconds,
+                **({"rows_per_second": round(rows / result.seconds)} if result.worked else {}),
                 **({"superseded": result.superseded} if result.superseded else {}),
             }
         )

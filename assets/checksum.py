@@ -40,12 +40,15 @@ def checksum_asset(feed: Feed) -> dg.AssetsDefinition:
             }
             for file in result.files
         ]
+        rate = result.bytes_processed / MEGABYTE / result.seconds
+        # A duplicate's files were not read again, so there is no count of their records.
+        counted = [file.records for file in result.files if file.records is not None]
         return dg.MaterializeResult(
             metadata={
                 **batch_metadata(result.batch, worked=result.worked),
-                "records": result.batch.source_records or 0,
+                **({"records": sum(counted)} if counted else {}),
                 "files": table(files),
-                "throughput_mbps": result.bytes_processed / MEGABYTE / result.seconds,
+                **({"throughput_mbps": round(rate, 1)} if result.worked else {}),
             }
         )
 

@@ -1,14 +1,12 @@
 """The asset `ingest`: the delivery copied into staging, with its checksums."""
 
-from collections.abc import Iterable
-
 import dagster as dg
 import pydantic
 
 from assets.common import MEGABYTE, batch_metadata, hexadecimal, stage_asset, table
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ingest import ingest
-from resources.batches import Batches
+from resources.batches import Batches, report_dead
 
 
 class IngestConfig(dg.Config):
@@ -44,7 +42,8 @@ def ingest_asset(feed: Feed) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         with batches.work(context, feed, "ingest") as (connection, work):
             result = ingest(connection, work, force=config.force)
-        report_dead(context.instance, result.dead_runs)
+        for run_id in result.dead_runs:
+            report_dead(context.instance, run_id)
         files = [
             {
                 "file": file.file_name,
@@ -52,7 +51,8 @@ def ingest_asset(feed: Feed) -> dg.AssetsDefinition:
                 "bytes": file.size,
                 "crc32c": hexadecimal(file.crc32c),
                 "promised": hexadecimal(file.expected_crc32c),
-                "sha256": file.sha256,
+                # As much as tells files apart; the ledger has all of it.
+                "sha256": file.sha256[:12],
             }
             for file in result.files
         ]
@@ -62,22 +62,8 @@ def ingest_asset(feed: Feed) -> dg.AssetsDefinition:
                 **batch_metadata(result.batch, worked=result.duplicate_of is None),
                 **({} if result.duplicate_of is None else {"duplicate_of": result.duplicate_of}),
                 "files": table(files),
-                "megabytes": size / MEGABYTE,
+                "megabytes": round(size / MEGABYTE, 3),
             }
         )
 
     return _ingest
-
-
-def report_dead(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
-    """Tell Dagster of runs found dead: its launcher does not notice, and they count in the queue.
-
-    Args:
-        instance: The Dagster instance.
-        run_ids: Runs whose batch another run has taken over.
-    """
-    for run_id in run_ids:
-        run = instance.get_run_by_id(run_id)
-        if run is not None and not run.is_finished:
-            instance.report_run_failed(run, "Its process ended without a word.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run_id)

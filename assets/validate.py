@@ -20,6 +20,7 @@ _CHECKS = {
     "key_uniqueness": "No primary key stands twice.",
     "aggregates": "Count, exact sum and bounds of every column, against a second reading.",
 }
+_CELL = 60  # characters
 
 
 def validate_asset(feed: Feed) -> dg.AssetsDefinition:
@@ -52,17 +53,17 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
             result = validate(connection, work)
         found = {each.target_table: each for each in result.tables}
         for each in feed.tables:
-            yield from _results(each.table, found.get(each.table))
+            yield from _results(work.key, each.table, found.get(each.table))
         # Before the materialization: a partition that is visible and wrong must not turn green.
         require_valid(result)
         rows: list[dict[str, Cell]] = [
             {
                 "table": each.target_table,
                 "check": check.name,
-                "expected": check.expected,
-                "actual": check.actual,
+                "expected": _shortened(check.expected),
+                "actual": _shortened(check.actual),
                 "status": check.status,
-                "seconds": check.seconds,
+                "seconds": round(check.seconds, 3),
             }
             for each in result.tables
             for check in each.checks
@@ -71,7 +72,7 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
             metadata={
                 **batch_metadata(result.batch, worked=result.worked),
                 "checks": table(rows),
-                "seconds": result.seconds,
+                "seconds": round(result.seconds, 3),
             }
         )
 
@@ -82,7 +83,9 @@ def _name(full_name: str, kind: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in full_name) + f"__{kind}"
 
 
-def _results(full_name: str, found: TableValidation | None) -> Iterator[dg.AssetCheckResult]:
+def _results(
+    key: str, full_name: str, found: TableValidation | None
+) -> Iterator[dg.AssetCheckResult]:
     for kind in _CHECKS:
         checks = [c for c in (found.checks if found else ()) if c.name.split(".")[0] == kind]
         yield dg.AssetCheckResult(
@@ -90,7 +93,8 @@ def _results(full_name: str, found: TableValidation | None) -> Iterator[dg.Asset
             passed=bool(checks) and all(check.status == "SUCCESS" for check in checks),
             # A check that could not be made is no success, but no proof of damage either.
             severity=dg.AssetCheckSeverity.ERROR if checks else dg.AssetCheckSeverity.WARN,
-            metadata=_check_metadata(checks),
+            # Dagster shows a check's last result without its partition.
+            metadata={"partition": dg.MetadataValue.text(key), **_check_metadata(checks)},
         )
 
 
@@ -106,3 +110,8 @@ def _check_metadata(checks: Sequence[Check]) -> dict[str, dg.MetadataValue]:
         ),
         "sql": dg.MetadataValue.md(f"```sql\n{shown[0].sql}\n```"),
     }
+
+
+def _shortened(text: str) -> str:
+    """Cut what would make the overview's table wider than the page; the checks show all of it."""
+    return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"

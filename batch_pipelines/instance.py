@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
     import dagster as dg
 
-    from batch_pipelines.engine.postgres.database import Database
+    from batch_pipelines.engine.postgres.database import Connection, Database
     from batch_pipelines.engine.settings import Settings
 
 # The URL is a secret: dagster.yaml names this variable instead of holding it.
 _STORAGE_VARIABLE = "BATCH_PIPELINES_DAGSTER_STORAGE"
 # A run is a process of about 300 MB and one busy core; more at once only wait for each other.
 _RUNS_AT_ONCE = max(2, os.cpu_count() or 2)
+# A connection older than this is made anew: a firewall between us and the server may have cut it.
+_POOL_RECYCLE_SECONDS = 60
 
 _CONFIG = f"""\
 # Written by batch-pipelines at each start; a change here is overwritten.
@@ -39,6 +41,8 @@ run_monitoring:
   enabled: true
   free_slots_after_run_end_seconds: 30
 telemetry:
+  enabled: false
+nux:
   enabled: false
 """
 
@@ -68,7 +72,7 @@ def prepared(settings: Settings) -> Iterator[Database]:
         url = dagster_url(settings)
         if settings.database_url is not None and settings.dagster_url is None:
             with database.connect("prepare") as connection:
-                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {DAGSTER_SCHEMA}")
+                _ensure_schema(connection)
         home = settings.dagster_home
         home.mkdir(parents=True, exist_ok=True)
         config = home / "dagster.yaml"
@@ -77,6 +81,13 @@ def prepared(settings: Settings) -> Iterator[Database]:
         os.environ["DAGSTER_HOME"] = str(home)
         os.environ[_STORAGE_VARIABLE] = url
         yield database
+
+
+def _ensure_schema(connection: Connection) -> None:
+    # Looked up first: IF NOT EXISTS asks for the right to create even where nothing is created.
+    row = connection.execute("SELECT to_regnamespace(%s) IS NULL", (DAGSTER_SCHEMA,)).fetchone()
+    if row is not None and row[0]:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {DAGSTER_SCHEMA}")
 
 
 def open_instance() -> dg.DagsterInstance:
@@ -90,13 +101,22 @@ def open_instance() -> dg.DagsterInstance:
     """
     # A second and a half to import, which only running something needs.
     import dagster as dg  # noqa: PLC0415
+    import dagster_postgres.utils  # noqa: PLC0415
     import sqlalchemy.exc  # noqa: PLC0415
 
     try:
-        return dg.DagsterInstance.get()
-    except (sqlalchemy.exc.OperationalError, psycopg.OperationalError):
+        instance = dg.DagsterInstance.get()
+    except (
+        sqlalchemy.exc.OperationalError,
+        psycopg.OperationalError,
+        dagster_postgres.utils.DagsterPostgresException,
+    ):
         message = (
             "Dagster's storage does not let us in. Check that its database runs and that "
             "BATCH_PIPELINES_DAGSTER_URL is right."
         )
         raise SettingsError(message) from None
+    # Without it Dagster opens a connection for each of the 180 statements of a batch, which is a
+    # second of its second and a half (benchmarks/fixed_cost.py). No statement timeout.
+    instance.optimize_for_webserver(0, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=-1)
+    return instance

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from batch_pipelines.engine.landing import new_deliveries, scan
-from batch_pipelines.engine.ledger.batches import fingerprints
+from batch_pipelines.engine.ledger.batches import attempts, fingerprints
 from batch_pipelines.partitions import feed_partitions
 from resources.batches import REQUESTED_BY_TAG, Batches
 
@@ -43,6 +43,7 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
     ) -> dg.SensorResult | dg.SkipReason:
         with batches.connect(f"landing {feed.feed}") as connection:
             tried = fingerprints(connection, feed.feed)
+            tries = attempts(connection, feed.feed)
         asked = json.loads(context.cursor or "{}")
         landed = scan(feed, batches.settings.root)
         fresh = new_deliveries(
@@ -57,8 +58,9 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
             ],
             run_requests=[
                 dg.RunRequest(
-                    # Content and key: a corrected delivery under an old name is launched again.
-                    run_key=f"{key}:{fingerprint}",
+                    # Dagster remembers a run key for ever. The content is in it, so that a corrected
+                    # delivery is launched; and the attempt, so that one put back as it was is too.
+                    run_key=f"{key}:{fingerprint}:{tries.get(key, 0) + 1}",
                     partition_key=key,
                     tags={REQUESTED_BY_TAG: f"sensor landing_{feed.feed}"},
                 )

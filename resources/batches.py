@@ -79,6 +79,9 @@ class Batches:
         """
         run, key = context.run, context.partition_key
         with self.connect(stage) as connection:
+            lease = self._lease(feed.feed, key, run.run_id)
+            if lease.before is not None and lease.before.died:
+                report_dead(context.instance, lease.before.run_id)
             yield (
                 connection,
                 Work(
@@ -86,7 +89,7 @@ class Batches:
                     settings=self.settings,
                     feed=feed,
                     key=key,
-                    lease=self._lease(feed.feed, key, run.run_id),
+                    lease=lease,
                     requested_by=run.tags.get(REQUESTED_BY_TAG, UNKNOWN),
                     correlation_id=run.root_run_id or run.run_id,
                     progress=self.progress,
@@ -104,6 +107,19 @@ class Batches:
             lease = acquire(self.database, feed, key, run_id, seconds=seconds)
             self._leases[wanted] = self._stack.enter_context(lease)
         return self._leases[wanted]
+
+
+def report_dead(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Tell Dagster of a run found dead: its launcher does not notice, and it counts in the queue.
+
+    Args:
+        instance: The Dagster instance.
+        run_id: A run whose partition another run has taken over.
+    """
+    run = instance.get_run_by_id(run_id)
+    if run is not None and not run.is_finished:
+        instance.report_run_failed(run, "Its process ended without a word.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
 def batches_resource(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -19,20 +20,24 @@ from batch_pipelines.engine.postgres.migrate import upgrade
 from batch_pipelines.engine.postgres.server import EmbeddedServer
 from batch_pipelines.engine.settings import Settings
 from tests.debian_postgres import DebianServer, debian_binaries
+from tests.support_shop import open_shop, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support_shop import Shop
+
 _TEMPLATE = "template_ledger"
 # Durability is what the product is about, but not that of a test's own database.
+_END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:
-    for name in [n for n in os.environ if n.startswith("BATCH_PIPELINES_")]:
-        del os.environ[name]
+    for name in Settings.model_fields:
+        os.environ.pop(f"BATCH_PIPELINES_{name.upper()}", None)
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +96,43 @@ def settings(tmp_path: Path) -> Settings:
     feeds = tmp_path / "feeds"
     feeds.mkdir()
     return Settings(home=tmp_path / "home", feeds=feeds)
+
+
+@pytest.fixture(scope="session")
+def _shop_template(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with ledger, tables and Dagster's storage, which takes seconds to make."""
+    folder = tmp_path_factory.mktemp("shop")
+    open_shop(folder)
+    with psycopg.connect(embedded.url("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE template_shop")
+        with opened(folder, embedded.url("template_shop")):
+            pass
+        # Nobody may be in a database that is copied; Dagster leaves when it is garbage-collected.
+        connection.execute(_END_SESSIONS, ("template_shop",))
+    return "template_shop"
+
+
+@pytest.fixture
+def shop(embedded: EmbeddedServer, _shop_template: str, tmp_path: Path) -> Iterator[Shop]:
+    """The shop with a database of its own, open."""
+    open_shop(tmp_path)
+    with (
+        fresh_database(embedded, template=_shop_template) as url,
+        opened(tmp_path, url) as shop,
+    ):
+        yield shop
+
+
+@contextmanager
+def fresh_database(embedded: EmbeddedServer, template: str = "template1") -> Iterator[str]:
+    """Make a database for the length of a block."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(embedded.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield embedded.url(name)
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _copy_of_template(server: str, version: str, templates: set[str]) -> Iterator[Database]:

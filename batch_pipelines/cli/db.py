@@ -18,10 +18,13 @@ app = typer.Typer(help="The embedded server and the ledger's schema.", no_args_i
 
 
 @app.command("start")
-def start() -> None:
+def start(*, json: Json = False) -> None:
     """Start the embedded PostgreSQL and keep it up until `db stop`."""
     settings = _embedded_only("start")
     embedded_server(settings).start()
+    if json:
+        print_json({"url": _embedded_url(settings)})
+        return
     say(f"The embedded PostgreSQL runs. Connect with:\n  psql '{_embedded_url(settings)}'")
 
 
@@ -29,22 +32,28 @@ def start() -> None:
 def stop(
     *,
     force: Annotated[bool, typer.Option(help="Stop it even while other commands use it.")] = False,
+    json: Json = False,
 ) -> None:
     """Stop the embedded PostgreSQL."""
     embedded_server(_embedded_only("stop")).stop(force=force)
+    if json:
+        print_json({"stopped": True})
+        return
     say("The embedded PostgreSQL is stopped.")
 
 
 @app.command("url")
-def url() -> None:
+def url(*, json: Json = False) -> None:
     """Print what to connect to; a password in it is not printed."""
     settings = load_settings()
     if settings.database_url is None:
-        print(_embedded_url(settings))  # noqa: T201  # bare, for use in a shell
+        found = _embedded_url(settings)
+    else:
+        found = _without_secrets(settings.database_url.get_secret_value())
+    if json:
+        print_json({"url": found})
         return
-    parts = psycopg.conninfo.conninfo_to_dict(settings.database_url.get_secret_value())
-    parts.pop("password", None)
-    print(psycopg.conninfo.make_conninfo("", **parts))  # noqa: T201
+    print(found)  # noqa: T201  # bare, for use in a shell
 
 
 @app.command("upgrade")
@@ -82,12 +91,18 @@ def downgrade_(
     *,
     to: Annotated[str, typer.Option("--to", help="Revision to stop at; `base` removes all.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
 ) -> None:
     """Take migrations of the ledger back, with what their tables hold."""
     if not yes:
-        typer.confirm(f"This drops what the ledger holds past revision {to}. Go on?", abort=True)
+        typer.confirm(
+            f"This drops what the ledger holds past revision {to}. Go on?", abort=True, err=True
+        )
     with open_database(load_settings()) as database:
         after = downgrade(database, to)
+    if json:
+        print_json({"revision": after.current})
+        return
     say(f"The ledger is at revision {after.current or 'none'}.")
 
 
@@ -100,6 +115,14 @@ def _embedded_only(command: str) -> Settings:
         )
         raise SettingsError(message)
     return settings
+
+
+def _without_secrets(url: str) -> str:
+    # libpq itself says which of its options are secret: the password is not the only one.
+    secret = {o.keyword.decode() for o in psycopg.pq.Conninfo.get_defaults() if o.dispchar}
+    parts = psycopg.conninfo.conninfo_to_dict(url)
+    shown = {name: value for name, value in parts.items() if name not in secret}
+    return psycopg.conninfo.make_conninfo("", **shown)
 
 
 def _embedded_url(settings: Settings) -> str:

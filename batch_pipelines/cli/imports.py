@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import typer
 
 from batch_pipelines.cli.batches import next_command
 from batch_pipelines.cli.show import Json, complain, console, print_json, say, status
-from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.errors import BatchError, DeliveryError
 from batch_pipelines.engine.feeds import check_key, find_feed, load_feeds
 from batch_pipelines.engine.landing import find_delivery, find_keys
 from batch_pipelines.engine.ledger import batches as ledger
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.settings import Settings
 
 _FAILED, _PARTIAL = 1, 3
+_INTERRUPTED = "Interrupted."
 # Dagster's own log of each step goes to its event log; on the terminal only what is wrong.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -59,7 +61,7 @@ def import_(
         print_json(outcomes)
     if any(outcome.problem is not None for outcome in outcomes):
         raise typer.Exit(_FAILED)
-    if any(outcome.batch.status == "PARTIAL_SUCCESS" for outcome in outcomes):
+    if any(o.batch is not None and o.batch.status == "PARTIAL_SUCCESS" for o in outcomes):
         raise typer.Exit(_PARTIAL)
 
 
@@ -81,9 +83,17 @@ def _keys(feed: Feed, batch: str | None, settings: Settings) -> list[str]:
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of one partition: its batch, and what went wrong, if anything did."""
+    """What became of one partition.
 
-    batch: Batch
+    Attributes:
+        name: Feed and partition key.
+        batch: The batch that the run worked on; None where it got none, because another run holds
+            the partition, as a rule.
+        problem: What went wrong, if anything did.
+    """
+
+    name: str
+    batch: Batch | None
     problem: str | None
 
 
@@ -122,7 +132,10 @@ class _Importer:
             for key in keys:
                 outcomes.append(outcome := self._import(key))
                 if not quiet:
-                    _report(outcome, archived=self._archived(outcome.batch))
+                    self._report(outcome)
+                if outcome.problem == _INTERRUPTED:
+                    # Dagster has caught the Ctrl+C to end its run; the rest is not wanted either.
+                    raise KeyboardInterrupt
         return outcomes
 
     def _import(self, key: str) -> Imported:
@@ -131,19 +144,30 @@ class _Importer:
             instance=self._instance,
             partition_key=key,
             run_config=_QUIET | {"ops": ops},
-            tags={"batch-pipelines/requested_by": f"{getpass.getuser()} (command line)"},
+            tags={"batch-pipelines/requested_by": f"{_user()} (command line)"},
             raise_on_error=False,
         )
         with self._database.connect("import") as connection:
             outcome = ledger.of_run(connection, result.run_id)
-        if outcome is None:
-            # The run got no batch: somebody else holds the partition, as a rule.
-            raise DeliveryError(_first_error(result))
-        return Imported(outcome, None if result.success else _first_error(result))
+        name = f"{self._feed.feed}/{key}"
+        return Imported(name, outcome, None if result.success else _first_error(result))
 
-    def _archived(self, outcome: Batch) -> bool:
-        with self._database.connect("import") as connection:
-            return proofs.archive(connection, outcome.batch_id) is not None
+    def _report(self, imported: Imported) -> None:
+        batch = imported.batch
+        if batch is None:
+            say(f"--------  {imported.name}  nothing done")
+            complain(imported.problem or "")
+            return
+        rows = "" if batch.written_records is None else f"{batch.written_records:,} rows"
+        line = f"{batch.batch_id[:8]}  {batch.name}  {status(batch.status)}  {rows}"
+        console().print(line.rstrip())
+        if imported.problem is not None:
+            complain(imported.problem)
+            with self._database.connect("import") as connection:
+                archived = proofs.archive(connection, batch.batch_id) is not None
+            say(f"Next: {next_command(batch, archived=archived)}")
+        elif batch.duplicate_of is not None:
+            say(f"          the same delivery is in force as batch {batch.duplicate_of[:8]}")
 
     def _tell(self, stage: Stage, done: int, total: int) -> None:
         if self._progress is not None:
@@ -152,23 +176,21 @@ class _Importer:
             )
 
 
-def _report(imported: Imported, *, archived: bool) -> None:
-    batch = imported.batch
-    records = f"{batch.written_records:,} rows" if batch.written_records is not None else ""
-    console().print(
-        f"{batch.batch_id[:8]}  {batch.name}  {status(batch.status)}  {records}".rstrip()
-    )
-    if imported.problem is not None:
-        complain(imported.problem)
-        say(f"Next: {next_command(batch, archived=archived)}")
-    elif batch.duplicate_of is not None:
-        say(f"          the same delivery is in force as batch {batch.duplicate_of[:8]}")
+def _user() -> str:
+    """Say who runs this process, as the operating system has it and not as LOGNAME claims."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"user id {os.geteuid()}"
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> str:
-    """Say why a run failed that has no failed batch: the partition was busy, as a rule."""
+    """Say why a run failed."""
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error is not None:
             cause = event.step_failure_data.error.cause or event.step_failure_data.error
-            return cause.message.split(": ", 1)[-1].strip()
+            if cause.cls_name == "DagsterExecutionInterruptedError":
+                return _INTERRUPTED
+            # Our own errors are sentences; of any other the class says more than its text.
+            return cause.message.removeprefix(f"{BatchError.__module__}.{cause.cls_name}: ").strip()
     return f"Run {result.run_id} failed; its log in Dagster's UI tells why."

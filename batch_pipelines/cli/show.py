@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
+_WIDE = 200
 _COLOURS = {
     "SUCCESS": "green",
     "PUBLISHED": "cyan",
@@ -33,7 +34,9 @@ _COLOURS = {
 
 def console() -> rich.console.Console:
     """Give the console of standard output; not made at import, so that tests can capture it."""
-    return rich.console.Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    # In a pipe or a log there is no width to fit into.
+    width = None if sys.stdout.isatty() else _WIDE
+    return rich.console.Console(width=width, highlight=False)
 
 
 def print_json(value: object) -> None:

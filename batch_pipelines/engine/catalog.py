@@ -21,16 +21,23 @@ if TYPE_CHECKING:
 
 STAMP = "import_batch_id"
 _VARCHAR = 1043
+_TIMES = frozenset({1083, 1114, 1184})  # time, timestamp, timestamptz
 
 _TABLE = """
-SELECT c.oid::bigint
+SELECT c.oid::bigint, format('%%I.%%I', n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
 """
 _COLUMNS = """
 SELECT a.attname, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
        a.attnotnull OR t.typnotnull, a.atthasdef OR a.attidentity <> '', a.attgenerated <> '',
-       a.attidentity = 'a'
+       a.attidentity = 'a',
+       (WITH RECURSIVE base AS (
+            SELECT t.oid, t.typtype, t.typbasetype
+            UNION ALL
+            SELECT u.oid, u.typtype, u.typbasetype
+            FROM base JOIN pg_type u ON u.oid = base.typbasetype WHERE base.typtype = 'd')
+        SELECT format_type(oid, -1) FROM base WHERE typtype <> 'd')
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
@@ -54,7 +61,7 @@ FROM pg_constraint WHERE conrelid = %s AND contype = 'c' ORDER BY conname
 """
 _FOREIGN_KEYS = """
 SELECT con.conname, con.conrelid::bigint, con.confrelid::bigint, child.nspname, c.relname,
-       parent.nspname, p.relname, con.confdeltype::text,
+       parent.nspname, p.relname, con.confdeltype::text, con.confupdtype::text,
        (SELECT array_agg(a.attname ORDER BY k.place)
         FROM unnest(con.conkey) WITH ORDINALITY AS k (attnum, place)
         JOIN pg_attribute a ON a.attrelid = con.conrelid AND a.attnum = k.attnum),
@@ -76,20 +83,24 @@ class Column:
     Attributes:
         name: Its name.
         type_name: Its type as SQL writes it, e.g. `numeric(10,2)`.
+        base_type: The same without modifier and, for a domain, the type under it: `numeric`.
         wire: Its wire type where it is one of the closed list, else None: it then loads as text.
         not_null: Whether it refuses nulls.
         has_default: Whether an absent value gets a default or an identity.
         computed: Whether PostgreSQL alone writes it (generated, identity ALWAYS).
         max_length: Characters a varchar(n) takes, else None.
+        second_digits: Digits behind the second that a time(n) or timestamp(n) takes, else None.
     """
 
     name: str
     type_name: str
+    base_type: str
     wire: WireType | None
     not_null: bool
     has_default: bool
     computed: bool
     max_length: int | None = None
+    second_digits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,8 @@ class ForeignKey:
         name: Of the constraint.
         child_oid, parent_oid: OIDs of the two tables.
         child, parent: Schema and name of the two tables.
-        on_delete: `a` no action, `r` restrict, `c` cascade, `n` set null, `d` set default.
+        on_delete, on_update: `a` no action, `r` restrict, `c` cascade, `n` set null, `d` set
+            default.
         child_columns, parent_columns: The columns that must agree, in the same order.
     """
 
@@ -127,6 +139,7 @@ class ForeignKey:
     child: tuple[str, str]
     parent: tuple[str, str]
     on_delete: str
+    on_update: str
     child_columns: tuple[str, ...]
     parent_columns: tuple[str, ...]
 
@@ -207,9 +220,17 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
     oid = int(row[0])
     columns = []
     stamped = False
-    for attname, type_oid, typmod, type_name, not_null, default, generated, always in _rows(
-        connection, _COLUMNS, (oid,)
-    ):
+    for (
+        attname,
+        type_oid,
+        typmod,
+        type_name,
+        not_null,
+        default,
+        generated,
+        always,
+        base_type,
+    ) in _rows(connection, _COLUMNS, (oid,)):
         if attname == STAMP:
             stamped = type_name == "uuid"
             continue
@@ -217,19 +238,22 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
             Column(
                 attname,
                 type_name,
+                base_type,
                 wire_type(type_oid, typmod),
                 not_null,
                 default,
                 generated or always,
                 # A varchar's type modifier is its length and the 4 bytes of a header.
                 typmod - 4 if type_oid == _VARCHAR and typmod > 0 else None,
+                typmod if type_oid in _TIMES and typmod >= 0 else None,
             )
         )
     if not stamped:
+        quoted = row[1]
         message = (
             f"Feed {feed.feed}: table {full_name} has no column {STAMP} of type uuid, so its rows "
-            f"could not be traced to a batch. Add it: ALTER TABLE {full_name} ADD COLUMN {STAMP} "
-            f"uuid; CREATE INDEX CONCURRENTLY ON {full_name} ({STAMP});"
+            f"could not be traced to a batch. Add it: ALTER TABLE {quoted} ADD COLUMN {STAMP} uuid; "
+            f"CREATE INDEX CONCURRENTLY ON {quoted} ({STAMP});"
         )
         raise FeedError(message)
     keys = tuple(
@@ -238,8 +262,8 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
     )
     checks = tuple((n, e) for n, e in _rows(connection, _CHECKS, (oid,)))
     foreign = [
-        ForeignKey(n, c, p, (cs, cn), (ps, pn), action, tuple(cc), tuple(pc))
-        for n, c, p, cs, cn, ps, pn, action, cc, pc in _rows(
+        ForeignKey(n, c, p, (cs, cn), (ps, pn), deleted, updated, tuple(cc), tuple(pc))
+        for n, c, p, cs, cn, ps, pn, deleted, updated, cc, pc in _rows(
             connection, _FOREIGN_KEYS, {"oid": oid}
         )
     ]

@@ -43,6 +43,10 @@ class PublishError(BatchError):
     """The publish transaction was aborted: the rows do not fit the tables, or the proof failed."""
 
 
+class LossyValueError(PublishError):
+    """PostgreSQL would shorten or round a value that is loaded as text."""
+
+
 class ValidationError(BatchError):
     """Published rows differ from their source."""
 

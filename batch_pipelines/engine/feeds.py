@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 # Dagster takes any string as a partition key, '' and newlines and '...' included; a key is also a
 # folder name, a part of an archive's name and a word on a command line, so it is kept to these.
-PARTITION_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]{0,99}")
+PARTITION_KEY = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.=+-]{0,99}")
 PLACEHOLDER = "{batch}"
+_WILD = frozenset("*?[")
 
 Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
@@ -58,13 +59,20 @@ class Source(_Part):
         if ".." in PurePosixPath(value).parts:
             message = "must not contain '..': write the path it leads to"
             raise ValueError(message)
-        part = next(part for part in PurePosixPath(value).parts if PLACEHOLDER in part)
-        if any(wild in part for wild in "*?["):
-            message = f"must not have wildcards in {part!r}, beside {PLACEHOLDER}"
+        if value.endswith("/"):
+            message = "must end with the names of files, as in *.csv"
             raise ValueError(message)
         if "**" in value:
             message = "must not contain '**': a delivery's files stand in one folder"
             raise ValueError(message)
+        *folders, names = PurePosixPath(value).parts
+        for part in [*folders, *([names] if PLACEHOLDER in names else [])]:
+            if _WILD & set(part):
+                message = (
+                    f"must not have wildcards in {part!r}: they may stand in the names of files only, "
+                    f"and not beside {PLACEHOLDER}"
+                )
+                raise ValueError(message)
         return value
 
 
@@ -116,7 +124,9 @@ class Feed(_Part):
     )
     description: str = pydantic.Field(default="", description="one sentence for people")
     source: Source
-    tables: tuple[Table, ...] = pydantic.Field(min_length=1)
+    tables: tuple[Table, ...] = pydantic.Field(
+        min_length=1, description="tables that one delivery fills together"
+    )
     identity: Literal["partition", "feed"] = pydantic.Field(
         default="partition", description="where the same content counts as a duplicate"
     )
@@ -132,16 +142,17 @@ class Feed(_Part):
                 raise ValueError(message)
         return value
 
-    @pydantic.model_validator(mode="after")
-    def _tables_are_told_apart(self) -> Feed:
-        names = [table.table for table in self.tables]
+    @pydantic.field_validator("tables")
+    @classmethod
+    def _tables_are_told_apart(cls, value: tuple[Table, ...]) -> tuple[Table, ...]:
+        names = [table.table for table in value]
         if len(set(names)) < len(names):
-            message = "tables: a table stands twice; one entry with a wider pattern does it"
+            message = "a table stands twice; one entry with a wider pattern does it"
             raise ValueError(message)
-        if len(names) > 1 and any(table.files == "*" for table in self.tables):
-            message = "tables: with more than one table each needs its own `files:` pattern"
+        if len(names) > 1 and any(table.files == "*" for table in value):
+            message = "with more than one table each needs its own `files:` pattern"
             raise ValueError(message)
-        return self
+        return value
 
     def table_of(self, file_name: str) -> Table:
         """Say which table a file of a delivery fills.
@@ -203,7 +214,7 @@ class Feed(_Part):
                 key = part[len(before) : len(part) - len(after)]
             elif not fnmatch.fnmatchcase(part, template):
                 return None
-        return key if key and PARTITION_KEY.fullmatch(key) else None
+        return key if key and _is_key(key) else None
 
 
 def check_key(key: str) -> str:
@@ -218,13 +229,17 @@ def check_key(key: str) -> str:
     Raises:
         DeliveryError: It is no valid key.
     """
-    if PARTITION_KEY.fullmatch(key) and ".." not in key:
+    if _is_key(key):
         return key
     message = (
         f"{key!r} is not a partition key: expected 1 to 100 letters, digits, or _ . = + -, "
         "beginning with a letter or digit, without '..'. Rename the delivery."
     )
     raise DeliveryError(message)
+
+
+def _is_key(text: str) -> bool:
+    return PARTITION_KEY.fullmatch(text) is not None and ".." not in text
 
 
 def load_feed(path: Path) -> Feed:
@@ -260,9 +275,13 @@ def load_feed(path: Path) -> Feed:
     try:
         return Feed.model_validate(data)
     except pydantic.ValidationError as error:
+        problems = error.errors(include_url=False)
+        wrong_inside = {problem["loc"][:1] for problem in problems if len(problem["loc"]) > 1}
         lines = [
             f"{path}:{_line(root, problem['loc'])}: {_explain(problem)}"
-            for problem in error.errors(include_url=False)
+            for problem in problems
+            # A list whose entries are all wrong counts as empty, too; that is no second problem.
+            if problem["type"] != "too_short" or problem["loc"] not in wrong_inside
         ]
         raise FeedError("\n".join(lines)) from None
 
@@ -365,6 +384,20 @@ _KNOWN = {
 }
 
 
+# In the words of YAML, where pydantic's are those of Python; by the type of the problem.
+_EXPECTED = {
+    "model_type": "must hold lines of the form `name: value`",
+    "tuple_type": "must be a list: a line for each entry, beginning with `- `",
+    "too_short": "needs at least one entry",
+    "string_type": "must be text; put it in quotes",
+}
+# What a pattern means, by the name of the field.
+_FORMS = {
+    "feed": "must be a word of lower-case letters, digits and `_`, beginning with a letter",
+    "table": "must be a table with its schema, as in `public.flights`",
+}
+
+
 def _explain(problem: ErrorDetails) -> str:
     loc = problem["loc"]
     name = ".".join(str(step) for step in loc) or "the file"
@@ -375,4 +408,8 @@ def _explain(problem: ErrorDetails) -> str:
         return f"`{name}` is not known; {hint}"
     if problem["type"] == "missing":
         return f"`{name}` is missing; add it."
+    if problem["type"] == "string_pattern_mismatch":
+        return f"`{name}` {_FORMS[str(loc[-1])]}."
+    if problem["type"] in _EXPECTED:
+        return f"`{name}` {_EXPECTED[problem['type']]}."
     return f"`{name}`: {problem['msg'].removeprefix('Value error, ')}."

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from batch_pipelines.engine.promises import read_promises
 from batch_pipelines.engine.work import recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batch_pipelines.engine.landing import Delivery
@@ -80,7 +81,9 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
             connection, work.feed, work.key, work.run_id,
             requested_by=work.requested_by, correlation_id=work.correlation_id,
         )  # fmt: skip
-    with recorded(connection, work, batch.batch_id, "ingest"):
+    for failed in batches.failed(connection, work.feed.feed, work.key):
+        _clear(work.staging(failed))  # a new attempt begins; nobody goes on with these
+    with recorded(connection, work, batch.batch_id, "ingest"), _cleared(work, batch.batch_id):
         delivery = find_delivery(work.feed, work.key, work.settings.root)
         if delivery is None:
             pattern = work.feed.pattern(work.key, work.settings.root)
@@ -107,6 +110,16 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
     return IngestResult(
         now, None if earlier is None else earlier.batch_id, tuple(staged), tuple(dead)
     )
+
+
+@contextmanager
+def _cleared(work: Work, batch_id: str) -> Iterator[None]:
+    """Give the room back where ingest fails: on a full disk the next try needs it."""
+    try:
+        yield
+    except BaseException:
+        _clear(work.staging(batch_id))
+        raise
 
 
 def _fail_dead_batch(connection: Connection, work: Work) -> list[str]:
@@ -165,6 +178,14 @@ def _stage(
                 expected_source=promised.source if promised else None,
             )
         )
+    filled = {file.target_table for file in staged}
+    for table in work.feed.tables:
+        if table.table not in filled:
+            message = (
+                f"{work.name}: the delivery has no file {table.files} for {table.table}. "
+                "Deliver it too: what a delivery does not bring would be taken for removed."
+            )
+            raise DeliveryError(message)
     for path in delivery.control:
         _copy(path, folder / path.name)
     _sync_folder(folder)

@@ -96,6 +96,13 @@ _FINGERPRINTS = """
 SELECT DISTINCT ON (partition_key) partition_key, fingerprint
 FROM batch_audit.import_history WHERE feed = %s ORDER BY partition_key, attempt DESC
 """
+_ATTEMPTS = """
+SELECT partition_key, max(attempt) FROM batch_audit.import_history WHERE feed = %s GROUP BY 1
+"""
+_FAILED = """
+SELECT batch_id::text FROM batch_audit.import_history
+WHERE feed = %s AND partition_key = %s AND status = 'FAILED'
+"""
 _ENSURE_MONTHS = """
 SELECT batch_audit.ensure_month('batch_audit.crc32_audit', clock_timestamp()),
        batch_audit.ensure_month('batch_audit.crc32_audit', clock_timestamp() + interval '1 month')
@@ -289,6 +296,17 @@ def fingerprints(connection: Connection, feed: str) -> dict[str, str | None]:
     """Map each partition key of a feed to the fingerprint of its newest delivery."""
     rows = connection.execute(_FINGERPRINTS, (feed,)).fetchall()
     return {str(key): str(print_) if print_ else None for key, print_ in rows}
+
+
+def attempts(connection: Connection, feed: str) -> dict[str, int]:
+    """Map each partition key of a feed to the number of batches it has had."""
+    return dict(connection.execute(_ATTEMPTS, (feed,)).fetchall())
+
+
+def failed(connection: Connection, feed: str, key: str) -> list[str]:
+    """List the ids of a partition's failed batches."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(_FAILED, (feed, key)).fetchall()
 
 
 def record_identity(

@@ -9,8 +9,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 import psycopg
+from psycopg import conninfo
 
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.postgres.server import EmbeddedServer
@@ -41,6 +43,8 @@ SELECT set_config('client_encoding', 'UTF8', false),
 """
 # jit off: compiling a 20-column digest query costs more than it saves (see benchmarks/fixed_cost.py).
 
+_SHORT_WAIT, _LONG_WAIT = "60s", "1h"
+_WAIT = "SELECT set_config('lock_timeout', %s, true)"
 _LOCK_TABLE = {
     False: "SELECT pg_advisory_xact_lock_shared(%s, %s)",
     True: "SELECT pg_advisory_xact_lock(%s, %s)",
@@ -59,7 +63,7 @@ class Database:
     url: str = field(repr=False)
     embedded: bool = False
 
-    def connect(self, purpose: str, *, lock_timeout: str = "60s") -> Connection:
+    def connect(self, purpose: str, *, lock_timeout: str = _SHORT_WAIT) -> Connection:
         """Open a connection in autocommit mode, its session settings pinned.
 
         Args:
@@ -141,16 +145,17 @@ def dagster_url(settings: Settings) -> str:
         database; or a database of its own on the embedded server.
     """
     if settings.dagster_url is not None:
-        url = settings.dagster_url.get_secret_value()
+        parts = conninfo.conninfo_to_dict(settings.dagster_url.get_secret_value())
     elif settings.database_url is not None:
-        url = settings.database_url.get_secret_value()
-        separator = "&" if "?" in url else "?"
-        url = f"{url}{separator}options=-csearch_path%3D{DAGSTER_SCHEMA}"
+        parts = conninfo.conninfo_to_dict(settings.database_url.get_secret_value())
+        own = f"-csearch_path={DAGSTER_SCHEMA}"
+        parts["options"] = f"{parts['options']} {own}" if parts.get("options") else own
     else:
-        url = embedded_server(settings).url(DAGSTER_DATABASE)
-    # SQLAlchemy 2.1 takes a bare postgresql:// to mean psycopg 3, with which dagster-postgres fails.
-    scheme, rest = url.split("://", 1)
-    return f"postgresql+psycopg2://{rest}" if scheme in {"postgresql", "postgres"} else url
+        parts = conninfo.conninfo_to_dict(embedded_server(settings).url(DAGSTER_DATABASE))
+    database = quote(str(parts.pop("dbname", "")), safe="")
+    # The driver is named because SQLAlchemy 2.1 takes a bare postgresql:// to mean psycopg 3, with
+    # which dagster-postgres fails; the rest is a query, in which several hosts have room too.
+    return f"postgresql+psycopg2:///{database}?{urlencode(parts, quote_via=quote)}"
 
 
 def lock_tables(connection: Connection, table_oids: Sequence[int], *, exclusive: bool) -> None:
@@ -161,15 +166,18 @@ def lock_tables(connection: Connection, table_oids: Sequence[int], *, exclusive:
         table_oids: OIDs of the target tables.
         exclusive: True for whoever changes rows of others (supersede), False for plain inserts.
     """
+    # Whoever supersedes waits for loads that may be long; a statement inside publish does not.
+    connection.execute(_WAIT, (_LONG_WAIT,))
     for oid in sorted(table_oids):
         # An OID is unsigned and the lock's second key a signed integer.
         key = oid - (1 << 32) if oid >= 1 << 31 else oid
         connection.execute(_LOCK_TABLE[exclusive], (TABLE_LOCK_CLASS, key))
+    connection.execute(_WAIT, (_SHORT_WAIT,))
 
 
 def _without_password(url: str) -> str:
     try:
-        parts = psycopg.conninfo.conninfo_to_dict(url)
+        parts = conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         return "(whose URL cannot be parsed)"
     host, name = parts.get("host", "localhost"), parts.get("dbname", "")

@@ -22,6 +22,7 @@ _VERSION = "SELECT version_num FROM batch_audit.alembic_version"
 # One upgrade at a time: 'b', 'p' and a number no other advisory lock of ours has.
 _LOCK = "SELECT pg_advisory_lock(%s)"
 _LOCK_KEY = 0x62700003
+_NO_SCHEMA = "SELECT to_regnamespace('batch_audit') IS NULL"
 _CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS batch_audit"
 _DROP_SCHEMA = "DROP TABLE IF EXISTS batch_audit.alembic_version; DROP SCHEMA batch_audit"
 
@@ -79,20 +80,13 @@ def require_current(connection: Connection) -> None:
     Raises:
         SettingsError: The ledger is missing, older or newer than this program.
     """
-    found = status(connection)
-    if found.current == found.head:
-        return
-    if found.current is not None and not found.pending:
-        message = (
-            f"The ledger is at revision {found.current}, which this program ({found.head}) does "
-            "not know. Use the version of batch-pipelines that made it, or a newer one."
-        )
-    else:
+    found = _known_status(connection)
+    if found.current != found.head:
         message = (
             f"The ledger is at revision {found.current or 'none'}, {found.head} is needed. "
             "Run `batch-pipelines db upgrade`."
         )
-    raise SettingsError(message)
+        raise SettingsError(message)
 
 
 def upgrade(database: Database, revision: str = "head") -> LedgerStatus:
@@ -106,14 +100,19 @@ def upgrade(database: Database, revision: str = "head") -> LedgerStatus:
         The status afterwards.
 
     Raises:
-        SettingsError: There is no such revision.
+        SettingsError: There is no such revision, the ledger is newer than this program, or
+            PostgreSQL refuses a migration.
     """
     _check(revision)
     with database.connect("upgrade") as connection:
-        if status(connection).current == revisions()[-1]:
-            return status(connection)
+        found = _known_status(connection)
+        if found.current == found.head:
+            return found
         connection.execute(_LOCK, (_LOCK_KEY,))
-        connection.execute(_CREATE_SCHEMA)
+        missing = connection.execute(_NO_SCHEMA).fetchone()
+        # Looked up first: IF NOT EXISTS asks for the right to create even where nothing is created.
+        if missing is not None and missing[0]:
+            connection.execute(_CREATE_SCHEMA)
         _alembic(database, "upgrade", revision)
         return status(connection)
 
@@ -129,12 +128,14 @@ def downgrade(database: Database, revision: str) -> LedgerStatus:
         The status afterwards.
 
     Raises:
-        SettingsError: There is no such revision, or it is newer than the current one.
+        SettingsError: There is no such revision, it is newer than the current one, the ledger is
+            newer than this program, or PostgreSQL refuses (something of others depends on the
+            ledger).
     """
     _check(revision)
     with database.connect("downgrade") as connection:
         connection.execute(_LOCK, (_LOCK_KEY,))
-        current = status(connection).current
+        current = _known_status(connection).current
         if current is None or (revision != "base" and revision > current):
             message = f"The ledger is at revision {current or 'none'}: nothing to take back."
             raise SettingsError(message)
@@ -183,6 +184,17 @@ def _exists(connection: Connection, schema: str, name: str) -> bool:
     return bool(row and row[0])
 
 
+def _known_status(connection: Connection) -> LedgerStatus:
+    found = status(connection)
+    if found.current is not None and found.current not in revisions():
+        message = (
+            f"The ledger is at revision {found.current}, which this program ({found.head}) does "
+            "not know. Use the version of batch-pipelines that made it, or a newer one."
+        )
+        raise SettingsError(message)
+    return found
+
+
 def _check(revision: str) -> None:
     if revision not in {"head", "base", *revisions()}:
         message = f"There is no revision {revision}; there are {', '.join(revisions())}."
@@ -207,6 +219,18 @@ def _alembic(database: Database, direction: str, revision: str) -> None:
         creator=lambda: psycopg.connect(database.url),
         poolclass=sqlalchemy.NullPool,
     )
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        getattr(alembic.command, direction)(config, revision)
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            getattr(alembic.command, direction)(config, revision)
+    except sqlalchemy.exc.DBAPIError as error:
+        if not isinstance(error.orig, psycopg.Error):
+            raise
+        diag = error.orig.diag
+        # DDL of ours: the server's text and detail name objects and hold no row.
+        said = "; ".join(filter(None, (diag.message_primary, diag.message_detail)))
+        message = (
+            f"PostgreSQL refused to {direction} the ledger (SQLSTATE {error.orig.sqlstate}): {said}. "
+            "Nothing was changed."
+        )
+        raise SettingsError(message) from None

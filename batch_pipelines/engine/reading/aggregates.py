@@ -7,7 +7,10 @@ the largest; those two leave this module only as hashes, because they are values
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import re
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +19,7 @@ from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.errors import ValidationError
+from batch_pipelines.engine.reading.readers import CSV_BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,13 +28,17 @@ if TYPE_CHECKING:
     import duckdb
 
     from batch_pipelines.engine.catalog import Column
+    from batch_pipelines.engine.ledger.files import ImportFile
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.writing.copying import TableSource
 
-# The second reader's own limits: one thread and this much memory keep a run's memory flat.
+# The second reader's own limits: one thread and this much memory keep a run's memory flat; what does
+# not fit (the keys of millions of rows) goes to a folder of its own. A line may be as long as the
+# loading reader's block.
+_LINE_BYTES, _BUFFER_BYTES = CSV_BLOCK_BYTES, 2 * CSV_BLOCK_BYTES
 _DUCKDB: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
-    "memory_limit": "256MB",
+    "memory_limit": "128MB",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
@@ -53,7 +61,11 @@ class Aggregate:
 
     def __str__(self) -> str:
         parts = [f"values={self.values}"]
-        parts += [] if self.total is None else [f"sum={self.total}"]
+        if self.total is not None and self.values < _FEW:
+            # The sum of one value is the value.
+            parts.append(f"sum#{hashlib.sha256(self.total.encode()).hexdigest()[:12]}")
+        elif self.total is not None:
+            parts.append(f"sum={self.total}")
         parts += [] if self.bounds is None else [f"bounds#{self.bounds}"]
         return " ".join(parts)
 
@@ -76,9 +88,10 @@ _INTEGER = _Recipe("BIGINT", "sum({c})", "sum({c}::HUGEINT)", "{c}", "{c}")
 _TEXT = _Recipe(
     "VARCHAR", "sum(octet_length({c}))", "sum(strlen({c}))", '{c} COLLATE "C"', "{c}"
 )  # fmt: skip
-# Floats: the order of addition would show in a sum. Their bounds are compared as bits, so that no
-# side's way of printing them matters.
-_FLOAT = _Recipe("DOUBLE", None, None, "{c}", "{c}")
+# Floats: the order of addition would show in a sum. Their bounds are compared as Python reads them, so
+# that no side's way of printing them matters.
+_FLOAT8 = _Recipe("DOUBLE", None, None, "{c}", "{c}")
+_FLOAT4 = _Recipe("FLOAT", None, None, "{c}::float8", "{c}::DOUBLE")
 _RECIPES: Mapping[int, _Recipe] = {
     16: _Recipe(
         "BOOLEAN", "count(*) FILTER (WHERE {c})", "count(*) FILTER (WHERE {c})", None, None
@@ -89,10 +102,11 @@ _RECIPES: Mapping[int, _Recipe] = {
     23: _INTEGER,
     25: _TEXT,
     1043: _TEXT,
-    700: _FLOAT,
-    701: _FLOAT,
+    700: _FLOAT4,
+    701: _FLOAT8,
     1082: _Recipe(
-        "DATE", "sum({c} - date '1970-01-01')", "sum(epoch({c})::BIGINT // 86400)", "{c}", "{c}"
+        "DATE", "sum({c} - date '1970-01-01')", "sum(epoch({c})::BIGINT // 86400)",
+        "{c} - date '1970-01-01'", "epoch({c})::BIGINT // 86400",
     ),
     1083: _Recipe(
         "TIME", "sum(extract(epoch FROM {c}) * 1000000)::bigint", "sum(epoch_us({c}))", "{c}", "{c}"
@@ -108,6 +122,8 @@ _RECIPES: Mapping[int, _Recipe] = {
     2950: _Recipe("UUID", None, None, '{c}::text COLLATE "C"', "{c}::VARCHAR"),
 }  # fmt: skip
 _NUMERIC_OID = 1700
+_ADDABLE_DIGITS = 18
+_FEW = 5
 
 
 def target_statement(source: TableSource, columns: Sequence[Column], batch_id: str) -> sql.Composed:
@@ -163,15 +179,18 @@ class SecondReader:
         import duckdb  # noqa: PLC0415
 
         self._source = source
-        self._duckdb: duckdb.DuckDBPyConnection = duckdb.connect(config=_DUCKDB)
+        self._spill = source.folder.parent / "second_reader"
+        self._duckdb: duckdb.DuckDBPyConnection = duckdb.connect(
+            config=_DUCKDB | {"temp_directory": str(self._spill)}
+        )
         self._duckdb.execute("SET TimeZone = 'UTC'")
-        self._written = {file.file_name: file.format == "csv" for file in source.files}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._duckdb.close()
+        shutil.rmtree(self._spill, ignore_errors=True)
 
     def records(self) -> int:
         """Count the records of all files."""
@@ -183,15 +202,16 @@ class SecondReader:
         Args:
             key: Columns of the key; they must be delivered.
         """
-        names = ", ".join(_quoted(name) for name in key)
+        places = [column.name for column in self._source.columns]
+        names = ", ".join(f"v{places.index(name)}" for name in key)
         inner = f"SELECT {names} FROM ({self._rows()}) GROUP BY {names} HAVING count(*) > 1"
         return int(self._one(f"SELECT count(*) FROM ({inner})")[0])
 
     def aggregates(self) -> dict[str, Aggregate]:
         """Aggregate all columns in one reading."""
         parts = []
-        for column in self._source.columns:
-            name, recipe = _quoted(column.name), _recipe(column)
+        for place, column in enumerate(self._source.columns):
+            name, recipe = f"v{place}", _recipe(column)
             parts.append(f"count({name})")
             total = None if recipe is None else recipe.duckdb_sum
             order = None if recipe is None else recipe.duckdb_order
@@ -203,31 +223,21 @@ class SecondReader:
         return _aggregates(self._source.columns, row)
 
     def _rows(self) -> str:
-        """Write a query over all files, its columns cast to the types of the target."""
-        selects = []
-        for name, written in self._written.items():
-            columns = ", ".join(self._cast(c, written=written) for c in self._source.columns)
-            scan = self._scan(self._source.folder / name, written=written)
-            selects.append(f"SELECT {columns} FROM {scan}")
-        return " UNION ALL ".join(selects)
+        """Write a query over all files: `v0`, `v1` ... are the source's columns, in their types."""
+        return " UNION ALL ".join(self._file(file) for file in self._source.files)
 
-    def _cast(self, column: Column, *, written: bool) -> str:
-        name, recipe = _quoted(column.name), _recipe(column)
-        if recipe is None:
-            return f"{name}::VARCHAR AS {name}"
-        if recipe.duckdb_type == "BLOB" and written:
-            return f"from_hex({name}[3:]) AS {name}"
-        return f"{name}::{recipe.duckdb_type} AS {name}"
-
-    def _scan(self, path: Path, *, written: bool) -> str:
-        literal = "'" + str(path).replace("'", "''") + "'"
-        if not written:
-            return f"read_parquet([{literal}])"
-        return (
-            f"read_csv([{literal}], header=true, all_varchar=true, delim=',', quote='\"', "
-            "escape='\"', nullstr='', allow_quoted_nulls=false, sample_size=1, parallel=false, "
-            "max_line_size=16777216)"
+    def _file(self, file: ImportFile) -> str:
+        path, written = self._source.folder / file.file_name, file.format == "csv"
+        names = source_columns(path, file.format)
+        # By place and not by name: to DuckDB names that differ in case only are the same.
+        columns = ", ".join(
+            f"{_cast(column, f'c{names.index(column.name)}', written=written)} AS v{place}"
+            for place, column in enumerate(self._source.columns)
         )
+        places = ", ".join(f"c{place}" for place in range(len(names)))
+        # Where a line is a single field, DuckDB reads an empty line as a null, and we as no record.
+        where = " WHERE c0 IS NOT NULL" if written and len(names) == 1 else ""
+        return f"SELECT {columns} FROM {_scan(path, written=written)} AS t({places}){where}"
 
     def _one(self, query: str) -> tuple[str, ...]:
         import duckdb  # noqa: PLC0415
@@ -236,7 +246,7 @@ class SecondReader:
             row = self._duckdb.execute(query).fetchone()
         except duckdb.Error as error:
             # DuckDB's text quotes the line it stumbled over, so it is not repeated.
-            names = ", ".join(self._written)
+            names = ", ".join(file.file_name for file in self._source.files)
             message = (
                 f"{names}: the second reader could not read the source ({type(error).__name__}). "
                 "The rows are published but not validated."
@@ -244,6 +254,29 @@ class SecondReader:
             raise ValidationError(message) from None
         assert row is not None  # noqa: S101  # an aggregate without GROUP BY has one row
         return row
+
+
+def _cast(column: Column, name: str, *, written: bool) -> str:
+    recipe = _recipe(column)
+    if recipe is None:
+        return f"{name}::VARCHAR"
+    if recipe.duckdb_type == "BLOB" and written:
+        return f"from_hex({name}[3:])"
+    return f"{name}::{recipe.duckdb_type}"
+
+
+def _scan(path: Path, *, written: bool) -> str:
+    # A bracket makes a wildcard in a file's name stand for itself.
+    name = re.sub(r"([*?\[])", r"[\1]", str(path))
+    literal = "'" + name.replace("'", "''") + "'"
+    if not written:
+        return f"read_parquet([{literal}], hive_partitioning=false)"
+    return (
+        f"read_csv([{literal}], header=true, all_varchar=true, delim=',', quote='\"', escape='\"', "
+        "nullstr='', allow_quoted_nulls=false, comment='', strict_mode=false, sample_size=1, "
+        f"parallel=false, hive_partitioning=false, max_line_size={_LINE_BYTES}, "
+        f"buffer_size={_BUFFER_BYTES})"
+    )
 
 
 def source_columns(path: Path, file_format: str) -> list[str]:
@@ -258,9 +291,8 @@ def source_columns(path: Path, file_format: str) -> list[str]:
     """
     if file_format == "parquet":
         return list(pq.read_schema(path).names)
-    with path.open(encoding="utf-8-sig") as lines:
-        header = next(line for line in lines if line.strip())
-    return [name.strip('"') for name in header.rstrip("\r\n").split(",")]
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        return next(row for row in csv.reader(lines) if row)
 
 
 def _recipe(column: Column) -> _Recipe | None:
@@ -268,7 +300,9 @@ def _recipe(column: Column) -> _Recipe | None:
         return None
     if column.wire.oid == _NUMERIC_OID:
         kind = column.type_name.replace("numeric", "DECIMAL")
-        return _Recipe(kind, "sum({c})", "sum({c})", "{c}", "{c}")
+        # DuckDB adds decimals up in 38 digits, which leaves 20 for the number of rows.
+        total = "sum({c})" if column.wire.arrow.precision <= _ADDABLE_DIGITS else None
+        return _Recipe(kind, total, total, "{c}", "{c}")
     return _RECIPES[column.wire.oid]
 
 
@@ -276,16 +310,13 @@ def _aggregates(columns: Sequence[Column], row: Sequence[object]) -> dict[str, A
     found = {}
     for place, column in enumerate(columns):
         values, total, low, high = row[4 * place : 4 * place + 4]
-        if low is not None and _recipe(column) is _FLOAT:
-            # Equal doubles print differently in the two; repr is the same for both.
-            low, high = repr(float(str(low))), repr(float(str(high)))
+        if low is not None and _recipe(column) in {_FLOAT4, _FLOAT8}:
+            # Equal floats print differently in the two; repr is the same for both, and adding zero
+            # makes one zero of the two.
+            low, high = repr(float(str(low)) + 0.0), repr(float(str(high)) + 0.0)
         bounds = None
         if low is not None:
             bounds = hashlib.sha256(f"{low}\0{high}".encode()).hexdigest()[:12]
         text = None if total is None else str(total)
         found[column.name] = Aggregate(int(str(values)), text, bounds)
     return found
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

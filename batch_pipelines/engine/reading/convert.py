@@ -7,18 +7,47 @@ shortened, wrapped or guessed; where two readings are possible, neither is taken
 from __future__ import annotations
 
 import binascii
+import decimal
+import re
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.wire_types import NUMERIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy.typing as npt
+
     from batch_pipelines.engine.catalog import Column
+
+
+# What PostgreSQL's types hold (src/include/datatype/timestamp.h), in Arrow's days or microseconds
+# since 1970: from 4714-11-24 BC to the end of the year 5874897 or 294276, and 00:00 to 24:00.
+_RANGES = {
+    pa.date32(): (-2_440_588, 2_145_031_948),
+    pa.time64("us"): (0, 86_400_000_000),
+    pa.timestamp("us"): (-210_866_803_200_000_000, 9_223_371_331_199_999_999),
+}
+_MICROSECOND_DIGITS = 6
+# int64 and uint64 have up to 20 digits, for which Arrow wants room before it makes them decimals.
+_ANY_INTEGER = pa.decimal128(20, 0)
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+_UUID = re.compile(
+    r"(\{)?[0-9a-f]{8}(-?)[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{12}(?(1)\})",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+# What may have space around it: for PostgreSQL, and for Arrow's CSV parser, which reads these too.
+_TRIMMED = (
+    pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_date,
+)  # fmt: skip
 
 
 class _RefusedError(Exception):
@@ -101,6 +130,10 @@ def _is_string(kind: pa.DataType) -> bool:
 
 def _from_text(values: pa.Array, wanted: pa.DataType, column: Column) -> pa.Array:
     text = values.cast(pa.string())  # refuses bytes that are not UTF-8
+    if _is_string(values.type):
+        text.validate(full=True)  # Parquet's strings are not looked at until somebody does
+    if any(kind(wanted) for kind in _TRIMMED):
+        text = pc.utf8_trim(text, " \t")
     special = _TEXT_READERS.get(column.wire.oid) if column.wire is not None else None
     if special is not None:
         return special(text, wanted)
@@ -118,11 +151,13 @@ def _from_text(values: pa.Array, wanted: pa.DataType, column: Column) -> pa.Arra
 
 def _from_typed(values: pa.Array, wanted: pa.DataType) -> pa.Array:
     kind = values.type
+    if kind == wanted:
+        return _in_range(values)
     if pa.types.is_timestamp(wanted) and pa.types.is_timestamp(kind):
         if (kind.tz is None) != (wanted.tz is None):
             # A cast would take a local time for UTC without a word.
             raise _RefusedError
-        return values.cast(wanted)
+        return _in_range(values.cast(wanted))
     if wanted == pa.string():
         # PostgreSQL's own rendering of a number or time may differ from Arrow's.
         raise _RefusedError
@@ -133,13 +168,56 @@ def _from_typed(values: pa.Array, wanted: pa.DataType) -> pa.Array:
     )  # fmt: skip
     if any(family(kind) != family(wanted) for family in families):
         raise _RefusedError
-    if pa.types.is_float32(wanted) and pa.types.is_float64(kind):
-        narrowed = values.cast(wanted)
-        same = pc.or_kleene(pc.equal(narrowed.cast(kind), values), pc.is_nan(values))
-        if _any(pc.invert(same)):
-            raise _RefusedError
-        return narrowed
+    if pa.types.is_floating(wanted):
+        return _round_trip(values, wanted)
+    if pa.types.is_decimal(wanted):
+        if pa.types.is_integer(kind):
+            values = values.cast(_ANY_INTEGER)
+        return (_round_trip if pa.types.is_floating(kind) else _rescale)(values, wanted)
+    return _in_range(values.cast(wanted))
+
+
+def _round_trip(values: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Cast from or to floats: equal on the way back, or something was lost on the way there."""
+    converted = _cast_exactly(values, wanted)
+    same = pc.equal(_cast_exactly(converted, values.type), values)
+    if pa.types.is_floating(values.type):
+        same = pc.or_kleene(same, pc.is_nan(values))
+    if _any(pc.invert(same)):
+        raise _RefusedError
+    return converted
+
+
+def _rescale(values: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if wanted.scale > values.type.scale:
+        # Arrow does not see an overflow of 128 bits; in 256 there can be none.
+        safe = values.cast(pa.decimal128(38, values.type.scale))
+        return safe.cast(pa.decimal256(76, wanted.scale)).cast(wanted)
     return values.cast(wanted)
+
+
+def _cast_exactly(values: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if pa.types.is_decimal(values.type) and pa.types.is_floating(wanted):
+        # Arrow multiplies by a power of ten, which is off in the last bit for every eighth price.
+        return values.cast(pa.string()).cast(wanted)
+    return values.cast(wanted)
+
+
+def _in_range(values: pa.Array) -> pa.Array:
+    """Refuse a date or time that Arrow can hold and PostgreSQL cannot."""
+    kind = pa.timestamp("us") if pa.types.is_timestamp(values.type) else values.type
+    if kind in _RANGES:
+        low, high = _RANGES[kind]
+        numbers = _numbers(values)
+        if numbers.size and not low <= numbers.min() <= numbers.max() <= high:
+            raise _RefusedError
+    return values
+
+
+def _numbers(values: pa.Array) -> npt.NDArray[np.signedinteger[Any]]:
+    """View dates or times as the integers they are, without the nulls."""
+    integer = pa.int32() if pa.types.is_date32(values.type) else pa.int64()
+    return values.drop_null().view(integer).to_numpy()  # type: ignore[no-any-return]
 
 
 def _check(values: pa.Array, column: Column) -> pa.Array:
@@ -149,6 +227,9 @@ def _check(values: pa.Array, column: Column) -> pa.Array:
         limit = column.max_length
         if limit is not None and _any(pc.greater(pc.utf8_length(values), limit)):
             raise _RefusedError
+    digits = column.second_digits
+    if digits is not None and np.any(_numbers(values) % 10 ** (_MICROSECOND_DIGITS - digits)):
+        raise _RefusedError  # PostgreSQL would round
     return values
 
 
@@ -156,14 +237,52 @@ def _any(mask: pa.Array) -> bool:
     return bool(pc.any(mask).as_py())
 
 
+def _numeric(text: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Read decimals; Arrow only those that it cannot get wrong.
+
+    What exceeds 128 bits on the way to the wanted scale wraps around in Arrow, without a word.
+    """
+    plain = rf"^[+-]?[0-9]{{0,{wanted.precision - wanted.scale}}}(\.[0-9]{{0,{wanted.scale}}})?$"
+    if not _any(pc.invert(pc.match_substring_regex(text, plain))):
+        return text.cast(wanted)
+    exact = decimal.Context(
+        prec=wanted.precision, traps=[decimal.Inexact, decimal.InvalidOperation]
+    )
+    unit = decimal.Decimal(1).scaleb(-wanted.scale)
+
+    def read(value: str) -> decimal.Decimal:
+        if not _DECIMAL.fullmatch(value):
+            raise ValueError
+        try:
+            return decimal.Decimal(value).quantize(unit, context=exact)
+        except decimal.DecimalException:
+            raise ValueError from None
+
+    return pa.array([None if v is None else read(v) for v in text.to_pylist()], wanted)
+
+
 def _time(text: pa.Array, wanted: pa.DataType) -> pa.Array:
-    # Arrow reads times of day only as part of a timestamp.
+    # Arrow reads times of day only as part of a timestamp, where an hour alone would do.
+    if _any(pc.invert(pc.match_substring(text, ":"))):
+        raise _RefusedError
     dated = pc.binary_join_element_wise("1970-01-01", text, " ")
     return dated.cast(pa.timestamp("us")).cast(wanted)
 
 
+def _date(text: pa.Array, wanted: pa.DataType) -> pa.Array:
+    # PostgreSQL knows no year 0, which Arrow takes for 1 BC.
+    if _any(pc.starts_with(text, "0000")):
+        raise _RefusedError
+    return text.cast(wanted)
+
+
 def _uuid(text: pa.Array, wanted: pa.DataType) -> pa.Array:
-    return pa.array([None if v is None else uuid.UUID(v).bytes for v in text.to_pylist()], wanted)
+    def read(value: str) -> bytes:
+        if not _UUID.fullmatch(value):
+            raise ValueError  # Python's own reader drops any hyphen, brace and underscore
+        return uuid.UUID(value).bytes
+
+    return pa.array([None if v is None else read(v) for v in text.to_pylist()], wanted)
 
 
 def _bytea(text: pa.Array, wanted: pa.DataType) -> pa.Array:
@@ -188,6 +307,10 @@ def _boolean(text: pa.Array, wanted: pa.DataType) -> pa.Array:
 _TEXT_READERS: dict[int, Callable[[pa.Array, pa.DataType], pa.Array]] = {
     16: _boolean,
     17: _bytea,
+    1082: _date,
     1083: _time,
+    1114: _date,
+    1184: _date,
+    NUMERIC: _numeric,
     2950: _uuid,
 }

@@ -6,6 +6,7 @@ a Parquet file says it in its footer. The publish transaction balances its books
 
 from __future__ import annotations
 
+import codecs
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ class CsvScan:
     """
 
     def __init__(self) -> None:
+        self._fed = False
         self._begun = 0
         self._inside = False
         self._after_break = True
@@ -37,8 +39,11 @@ class CsvScan:
         """Take the next bytes of the file.
 
         Args:
-            piece: Any number of bytes.
+            piece: Any number of bytes, the first piece at least three.
         """
+        if not self._fed:
+            # A byte order mark is no record, not even before an empty line.
+            self._fed, piece = True, piece.removeprefix(codecs.BOM_UTF8)
         if not piece:
             return
         data = np.frombuffer(piece, dtype=np.uint8)

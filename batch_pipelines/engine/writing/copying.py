@@ -157,7 +157,9 @@ class Proof:
         """
         for chunk in chunks:
             arrays = {c.name: a for c, a in zip(chunk.columns, chunk.arrays, strict=True)}
-            self._note(chunk, arrays, _crcs(self.source.exact, arrays))
+            # Where every column is sent as text, rows are told apart by what is sent.
+            columns = self.source.exact or self.source.columns
+            self._note(chunk, arrays, _crcs(columns, arrays))
             if self.source.as_text:
                 self.received += RowDigest.of(_crcs(self.source.columns, arrays))
             yield chunk

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.digests.sql import table_digest
-from batch_pipelines.engine.errors import PublishError
+from batch_pipelines.engine.errors import LossyValueError, PublishError
 from batch_pipelines.engine.writing.copying import copy_stamped, staging_columns
 
 if TYPE_CHECKING:
@@ -30,32 +30,40 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.reading.readers import Chunk
     from batch_pipelines.engine.writing.copying import Proof, TableSource
 
+# Values stand in these statements as literals and not as parameters: with parameters, psycopg would
+# take a percent sign in a quoted name for a placeholder.
 _STAMP = sql.Identifier(STAMP)
 _STAGED = sql.Identifier("pg_temp", "batch_pipelines_staged")
+_CUT_SHORT = frozenset({'"char"', "name"})
+_UPDATES = {"c": "changed too (CASCADE)", "n": "blanked (SET NULL)", "d": "reset (SET DEFAULT)"}
 _ACTIONS = {"c": "deleted (CASCADE)", "n": "blanked (SET NULL)", "d": "reset (SET DEFAULT)"}
 
 _CREATE = sql.SQL("CREATE TEMPORARY TABLE {name} ({columns}, {stamp} uuid) ON COMMIT DROP")
 _DROP = sql.SQL("DROP TABLE IF EXISTS {name}")
-_DELETE = sql.SQL("DELETE FROM {table} WHERE {stamp} = %s")
+_DELETE = sql.SQL("DELETE FROM {table} WHERE {stamp} = {old}")
 _INSERT = sql.SQL(
     "INSERT INTO {table} ({names}, {stamp}) SELECT {values}, s.{stamp} FROM {staged} s"
 )
 _COUNT_KEPT = sql.SQL("""
 SELECT count(*), count(*) FILTER (WHERE {changed})
-FROM {table} t JOIN {staged} s ON {same_key} WHERE t.{stamp} = %s
+FROM {table} t JOIN {staged} s ON {same_key} WHERE t.{stamp} = {old}
 """)
 _UPDATE = sql.SQL("""
 UPDATE {table} t SET {assignments}, {stamp} = s.{stamp}
-FROM {staged} s WHERE {same_key} AND t.{stamp} = %s
+FROM {staged} s WHERE {same_key} AND t.{stamp} = {old}
 """)
 _INSERT_NEW = sql.SQL("""
 INSERT INTO {table} ({names}, {stamp})
 SELECT {values}, s.{stamp} FROM {staged} s
 WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same_key} AND t.{stamp} = s.{stamp})
 """)
+# Locked first: a row that somebody is just about to refer to is waited for, and then counted.
+_LOCK_OLD = sql.SQL("SELECT FROM {table} t WHERE t.{stamp} = {old} FOR UPDATE")
 _COUNT_REFERRING = sql.SQL("""
-SELECT count(*) FROM {child} c JOIN {table} t ON {same} WHERE t.{stamp} = %s
+SELECT count(*) FROM {child} c JOIN {table} t ON {same} WHERE t.{stamp} = {old} AND ({affected})
 """)
+_WILL_CHANGE = sql.SQL("EXISTS (SELECT FROM {staged} s WHERE {same_key} AND ({changed}))")
+_LOSES = sql.SQL("SELECT EXISTS (SELECT FROM {staged} s WHERE {lossy})")
 
 
 @dataclass(frozen=True)
@@ -105,8 +113,7 @@ def put(
     """
     source, table = proof.source, proof.source.table
     if superseded is not None and not needs_diff(table):
-        delete = _DELETE.format(table=table.identifier, stamp=_STAMP)
-        connection.execute(delete, (superseded,))
+        connection.execute(_delete(table, superseded))
         superseded = None
     if superseded is None and not source.as_text:
         return Put(copy_stamped(connection, table.identifier, source, chunks, batch_id))
@@ -119,6 +126,7 @@ def put(
     connection.execute(sql.SQL("ANALYZE {}").format(_STAGED))
     if source.as_text:
         _prove_received(connection, proof)
+        _refuse_loss(connection, source)
     if superseded is None:
         connection.execute(_INSERT.format(**_parts(source)))
         return Put(sent)
@@ -139,11 +147,22 @@ def remove_missing(connection: Connection, table: TableInfo, superseded: str) ->
     Raises:
         PublishError: Rows elsewhere would be deleted or blanked by a foreign key.
     """
+    old = sql.Literal(superseded)
+    connection.execute(_LOCK_OLD.format(table=table.identifier, stamp=_STAMP, old=old))
     for key in table.children:
         if key.on_delete in _ACTIONS:
-            _refuse_side_effect(connection, table, key, superseded)
-    delete = _DELETE.format(table=table.identifier, stamp=_STAMP)
-    return connection.execute(delete, (superseded,)).rowcount
+            # Rows of the table itself that go too are nobody's loss.
+            staying = sql.SQL("c.{} IS DISTINCT FROM {}").format(_STAMP, old)
+            affected = staying if key.child_oid == table.oid else sql.SQL("true")
+            what = (
+                f"no longer has rows to which {{}} refer; they would be {_ACTIONS[key.on_delete]}"
+            )
+            _refuse_side_effect(connection, table, key, old, affected, what)
+    return connection.execute(_delete(table, superseded)).rowcount
+
+
+def _delete(table: TableInfo, superseded: str) -> sql.Composed:
+    return _DELETE.format(table=table.identifier, stamp=_STAMP, old=sql.Literal(superseded))
 
 
 def _prove_received(connection: Connection, proof: Proof) -> None:
@@ -173,33 +192,74 @@ def _diff(
             + " Add the key to the table or to the delivery."
         )
         raise PublishError(message)
-    parts = _parts(source)
-    row = connection.execute(_COUNT_KEPT.format(**parts), (superseded,)).fetchone()
+    parts = _parts(source) | {"old": sql.Literal(superseded)}
+    row = connection.execute(_COUNT_KEPT.format(**parts)).fetchone()
     kept, updated = (int(value) for value in row or (0, 0))
     reset = [sql.SQL("{} = DEFAULT").format(sql.Identifier(name)) for name in dropped]
+    _refuse_update_effects(connection, source, superseded, parts)
     parts["assignments"] = sql.SQL(", ").join([*_assignments(source), *reset])
-    connection.execute(_UPDATE.format(**parts), (superseded,))
+    connection.execute(_UPDATE.format(**parts))
     connection.execute(_INSERT_NEW.format(**parts))
     return Put(sent, updated, kept - updated)
 
 
+def _refuse_loss(connection: Connection, source: TableSource) -> None:
+    """Refuse what PostgreSQL would cut short or round when it converts a text."""
+    lossy = [loses(column) for column in source.as_text]
+    query = _LOSES.format(staged=_STAGED, lossy=sql.SQL(" OR ").join(lossy))
+    row = connection.execute(query).fetchone()
+    if row is not None and row[0]:
+        names = ", ".join(column.name for column in source.as_text)
+        message = (
+            f"{source.table.full_name}: a value of {names} does not fit its type without being "
+            "shortened or rounded. Correct the file and deliver it again."
+        )
+        raise LossyValueError(message)
+
+
+def _refuse_update_effects(
+    connection: Connection, source: TableSource, superseded: str, parts: dict[str, sql.Composable]
+) -> None:
+    """Refuse changes of referenced columns that a foreign key would carry on to other rows."""
+    assigned = {column.name: column for column in source.columns}
+    for key in source.table.children:
+        moved = [assigned[name] for name in key.parent_columns if name in assigned]
+        moved = [column for column in moved if column.name not in source.table.primary_key]
+        if key.on_update not in _ACTIONS or not moved:
+            continue
+        changed = sql.SQL(" OR ").join(_changes(column) for column in moved)
+        affected = _WILL_CHANGE.format(staged=_STAGED, same_key=parts["same_key"], changed=changed)
+        what = f"changes values to which {{}} refer; they would be {_UPDATES[key.on_update]}"
+        _refuse_side_effect(connection, source.table, key, sql.Literal(superseded), affected, what)
+
+
 def _refuse_side_effect(
-    connection: Connection, table: TableInfo, key: ForeignKey, superseded: str
+    connection: Connection,
+    table: TableInfo,
+    key: ForeignKey,
+    old: sql.Literal,
+    affected: sql.Composable,
+    what: str,
 ) -> None:
     same = sql.SQL(" AND ").join(
         sql.SQL("c.{} = t.{}").format(sql.Identifier(c), sql.Identifier(p))
         for c, p in zip(key.child_columns, key.parent_columns, strict=True)
     )
     query = _COUNT_REFERRING.format(
-        child=sql.Identifier(*key.child), table=table.identifier, same=same, stamp=_STAMP
+        child=sql.Identifier(*key.child),
+        table=table.identifier,
+        same=same,
+        stamp=_STAMP,
+        old=old,
+        affected=affected,
     )
-    row = connection.execute(query, (superseded,)).fetchone()
-    count = int(row[0]) if row else 0
+    row = connection.execute(query).fetchone()
+    count = row[0] if row else 0
     if count:
+        referring = f"{count} rows of {'.'.join(key.child)}"
         message = (
-            f"{table.full_name}: the delivery no longer has rows to which {count} rows of "
-            f"{'.'.join(key.child)} refer; they would be {_ACTIONS[key.on_delete]} by {key.name}. "
-            "Deliver the missing rows, or take the referring ones away first."
+            f"{table.full_name}: the delivery {what.format(referring)} by {key.name}. "
+            "Deliver those rows as they were, or take the referring ones away first."
         )
         raise PublishError(message)
 
@@ -208,15 +268,6 @@ def _parts(source: TableSource) -> dict[str, sql.Composable]:
     table, columns = source.table, source.columns
     same = [sql.SQL("t.{0} = {1}").format(sql.Identifier(n), _value(table.column(n)))
             for n in table.primary_key]  # fmt: skip
-    changed = [
-        sql.SQL("t.{} IS DISTINCT FROM {}").format(sql.Identifier(c.name), _value(c))
-        if c.wire is not None
-        # Not every type has equality (json has none); its text has.
-        else sql.SQL("t.{}::text IS DISTINCT FROM ({})::text").format(
-            sql.Identifier(c.name), _value(c)
-        )
-        for c in columns
-    ]
     return {
         "table": table.identifier,
         "staged": _STAGED,
@@ -224,7 +275,7 @@ def _parts(source: TableSource) -> dict[str, sql.Composable]:
         "names": sql.SQL(", ").join(sql.Identifier(c.name) for c in columns),
         "values": sql.SQL(", ").join(_value(c) for c in columns),
         "same_key": sql.SQL(" AND ").join(same),
-        "changed": sql.SQL(" OR ").join(changed),
+        "changed": sql.SQL(" OR ").join(_changes(c) for c in columns),
     }
 
 
@@ -237,7 +288,40 @@ def _assignments(source: TableSource) -> list[sql.Composed]:
     ]
 
 
-def _value(column: Column) -> sql.Composed:
-    cast = "" if column.wire is not None else f"::{column.type_name}"
+def _changes(column: Column) -> sql.Composed:
+    name = sql.Identifier(column.name)
+    if column.wire is not None:
+        return sql.SQL("t.{} IS DISTINCT FROM s.{}").format(name, name)
+    # Not every type has equality (json has none); its text has.
+    return sql.SQL("t.{}::text IS DISTINCT FROM ({})::text").format(name, _stored(column))
+
+
+def loses(column: Column) -> sql.Composed:
+    """Say, as a condition on a staged row `s`, when a text column's value would not be kept whole.
+
+    Args:
+        column: A column that is loaded as text.
+
+    Returns:
+        A condition; evaluating it raises where the text is no value of the type at all.
+    """
+    before, after = _value(column), _stored(column)
+    if column.base_type in _CUT_SHORT:
+        # These two drop what is too long while they read it.
+        return sql.SQL("s.{} IS DISTINCT FROM ({})::text").format(
+            sql.Identifier(column.name), after
+        )
+    if column.base_type.startswith("numeric"):
+        return sql.SQL("({}) IS DISTINCT FROM ({})").format(before, after)
+    return sql.SQL("({})::text IS DISTINCT FROM ({})::text").format(before, after)
+
+
+def _stored(column: Column) -> sql.Composed:
     # A type's name comes from PostgreSQL's own format_type, which quotes it.
+    return sql.SQL("{}::{}").format(_value(column), sql.SQL(column.type_name))
+
+
+def _value(column: Column) -> sql.Composed:
+    """Give the value to store; its length is left to the assignment, which does not cut short."""
+    cast = "" if column.wire is not None else f"::{column.base_type}"
     return sql.SQL("s.{}{}").format(sql.Identifier(column.name), sql.SQL(cast))

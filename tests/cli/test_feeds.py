@@ -1,0 +1,75 @@
+"""`feeds list`, `feeds check`, `feeds schema`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import yaml
+
+from tests.support_shop import DAY, deliver, orders
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from tests.cli.conftest import Cli
+    from tests.support_shop import Shop
+
+
+def test_list_shows_each_feed_and_what_lies_in_landing(cli: Cli, feeds_folder: Path) -> None:
+    deliver(feeds_folder.parent, DAY, orders(1))
+    deliver(feeds_folder.parent, "2024-05-02", orders(1))
+    ran = cli("feeds", "list")
+    assert ran.code == 0
+    (line,) = (line for line in ran.out.splitlines() if "public.orders" in line)
+    assert line.split() == ["orders", "public.orders", "landing/orders/{batch}/*.csv", "2"]
+    (feed,) = cli("feeds", "list", "--json").json
+    assert feed["feed"] == "orders"
+    assert feed["tables"] == [{"table": "public.orders", "files": "*"}]
+
+
+def test_a_wrong_feed_file_is_wrong_usage_with_file_line_and_remedy(
+    cli: Cli, feeds_folder: Path
+) -> None:
+    path = feeds_folder / "orders.yaml"
+    path.write_text(path.read_text().replace("owners:", "owner:"))
+    for command in (["feeds", "list"], ["feeds", "check"], ["import", "orders"]):
+        ran = cli(*command)
+        assert ran.code == 2
+        assert f"{path}:9: `owner` is not known; did you mean `owners`?" in ran.err
+        assert ran.out == ""
+
+
+def test_a_missing_feeds_folder_names_the_setting(
+    cli: Cli, feeds_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_PIPELINES_FEEDS", str(feeds_folder / "no"))
+    ran = cli("feeds", "list")
+    assert ran.code == 2
+    assert "Set BATCH_PIPELINES_FEEDS" in ran.err
+
+
+def test_check_compares_the_feeds_with_their_tables(cli: Cli, shop: Shop) -> None:
+    ran = cli("feeds", "check")
+    assert ran.code == 0
+    assert "1 feeds and their tables are right: orders." in ran.out
+    assert cli("feeds", "check", "--json").json == {"feeds": ["orders"], "problems": []}
+
+    shop.query("DROP TABLE public.orders")
+    ran = cli("feeds", "check")
+    assert ran.code == 2
+    assert "there is no table public.orders" in ran.err
+    assert "batch-pipelines db upgrade" in ran.err
+    ran = cli("feeds", "check", "--json")
+    assert ran.code == 2
+    assert len(ran.json["problems"]) == 1
+
+
+def test_the_schema_says_what_a_feed_may_say(cli: Cli, feeds_folder: Path) -> None:
+    schema = cli("feeds", "schema").json
+    written = yaml.safe_load((feeds_folder / "orders.yaml").read_text())
+    assert written.keys() <= schema["properties"].keys()
+    assert {*schema["required"]} == {"feed", "source", "tables"}
+    assert schema["additionalProperties"] is False
+    assert all("description" in each for each in schema["$defs"]["Source"]["properties"].values())

@@ -1,0 +1,94 @@
+"""`batches` and `show`: the ledger for people and for programs, and the one next command."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batch_pipelines.cli.batches import next_command
+from tests.support_shop import DAY, FEED, orders
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Cli
+    from tests.support_shop import Shop
+
+
+def test_batches_are_listed_newest_first(cli: Cli, shop: Shop) -> None:
+    shop.deliver("a", orders(5))
+    shop.deliver("b", "id\nx\n")
+    cli("import", FEED)
+    cli("import", FEED, "--batch", "a")
+    ran = cli("batches")
+    assert ran.code == 0
+    lines = [line.split()[:5] for line in ran.out.splitlines() if "orders/" in line]
+    assert [line[1:4] for line in lines] == [
+        ["orders/a", "2", "DUPLICATE"], ["orders/b", "1", "FAILED"], ["orders/a", "1", "SUCCESS"],
+    ]  # fmt: skip
+    assert [each["status"] for each in cli("batches", "--json").json] == [
+        "DUPLICATE", "FAILED", "SUCCESS",
+    ]  # fmt: skip
+    (failed,) = cli("batches", "--status", "failed", "--json").json
+    assert failed["partition_key"] == "b"
+    assert len(cli("batches", "--limit", "2", "--json").json) == 2
+    assert cli("batches", "--feed", "other", "--json").json == []
+
+
+def test_show_finds_a_batch_by_id_by_prefix_and_by_partition(cli: Cli, shop: Shop) -> None:
+    shop.deliver(DAY, orders(5), sidecar=True)
+    cli("import", FEED)
+    (batch,) = shop.batches()
+    shown = [cli("show", name) for name in (batch.batch_id, batch.batch_id[:8], f"{FEED}/{DAY}")]
+    assert {ran.code for ran in shown} == {0}
+    assert len({ran.out for ran in shown}) == 1
+    out = shown[0].out
+    assert out.startswith(f"Batch {batch.batch_id}  {FEED}/{DAY}, attempt 1: SUCCESS\n")
+    for stage in ("ingest", "checksum", "bulk_write", "validate", "archive"):
+        assert f" {stage} " in out
+    assert "public.orders: 8 checks, 0 failed" in out
+    assert out.splitlines()[-1] == "Next: batch-pipelines batches --feed orders"
+
+    told = cli("show", batch.batch_id, "--json").json
+    assert told["batch"]["batch_id"] == batch.batch_id
+    assert told["runs"] == [batch.batch_id]
+    assert [stage["status"] for stage in told["stages"]] == ["SUCCESS"] * 5
+    assert told["files"][0]["crc32c"] == told["files"][0]["expected_crc32c"]
+    assert told["tables"][0]["inserted"] == 5
+    assert told["validations"][0]["checks"][0]["expected"] == "5"
+    assert told["archive"]["bag_path"].endswith(batch.batch_id)
+    assert told["next"] == "batch-pipelines batches --feed orders"
+
+
+def test_show_of_a_failed_batch_tells_why_and_what_to_type(cli: Cli, shop: Shop) -> None:
+    shop.deliver(DAY, orders(5, customer=9))
+    cli("import", FEED)
+    ran = cli("show", f"{FEED}/{DAY}")
+    assert ran.code == 0
+    assert "why: orders.csv, record 1: breaks" in ran.out
+    assert ran.out.splitlines()[-1] == f"Next: batch-pipelines import {FEED} --batch {DAY}"
+
+
+@pytest.mark.parametrize("name", ["nope", "0000", "%", "orders/2030-01-01", "orders/"])
+def test_show_of_what_is_not_there_is_wrong_usage(cli: Cli, shop: Shop, name: str) -> None:
+    ran = cli("show", name)
+    assert ran.code == 2
+    assert "`batch-pipelines batches` lists them" in ran.err
+    assert ran.out == ""
+
+
+def test_each_state_has_one_next_command(cli: Cli, shop: Shop) -> None:
+    shop.deliver(DAY, orders(5))
+    cli("import", FEED)
+    (batch,) = shop.batches()
+    again = f"batch-pipelines import {FEED} --batch {DAY}"
+    other = "12345678-0000-4000-8000-000000000000"
+    expected = {
+        "IN_PROGRESS": again, "FAILED": again, "PUBLISHED": again, "VALIDATION_FAILED": again,
+        "SUCCESS": again, "DUPLICATE": "batch-pipelines show 12345678",
+        "SUPERSEDED": "batch-pipelines show 12345678",
+    }  # fmt: skip
+    for status, command in expected.items():
+        found = dataclasses.replace(batch, status=status, duplicate_of=other, superseded_by=other)
+        assert next_command(found, archived=False) == command
+    assert next_command(batch, archived=True) == f"batch-pipelines batches --feed {FEED}"

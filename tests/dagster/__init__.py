@@ -1,0 +1,1 @@
+"""Tests of the Dagster layer, on a real instance whose storage is PostgreSQL."""

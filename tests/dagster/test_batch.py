@@ -1,0 +1,128 @@
+"""One delivery through Dagster: whose id stands where, and what people see of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from batch_pipelines.engine.ledger.batches import STAGES
+from tests.support_shop import (
+    DAY,
+    FEED,
+    metadata_of,
+    open_shop,
+    orders,
+    stage_key,
+    stages_run,
+)
+
+if TYPE_CHECKING:
+    from tests.support_shop import Shop
+
+
+def test_the_run_id_is_the_batch_id_of_every_row(shop: Shop) -> None:
+    shop.deliver(DAY, orders(5))
+    result = shop.run(DAY, tags={"batch-pipelines/requested_by": "Ada"})
+    assert result.success
+    assert stages_run(result) == [*STAGES]
+    assert len(shop.rows()) == 5
+    assert shop.stamps() == {result.run_id}
+    (batch,) = shop.batches()
+    assert (batch.batch_id, batch.name, batch.status) == (
+        result.run_id, f"{FEED}/{DAY}", "SUCCESS",
+    )  # fmt: skip
+    assert (batch.requested_by, batch.correlation_id) == ("Ada", result.run_id)
+    assert shop.runs(batch.batch_id) == [result.run_id]
+
+
+def test_each_stage_shows_what_it_did(shop: Shop) -> None:
+    shop.deliver(DAY, orders(5), sidecar=True)
+    result = shop.run(DAY)
+    seen = {stage: metadata_of(result, stage) for stage in STAGES}
+    for stage in STAGES:
+        assert seen[stage]["batch_id"] == result.run_id
+        assert seen[stage]["outcome"] == "done"
+        assert shop.materialized(stage) == {DAY}
+
+    (ingested,) = seen["ingest"]["files"].records
+    (checked,) = seen["checksum"]["files"].records
+    assert ingested.data["table"] == "public.orders"
+    assert ingested.data["crc32c"] == ingested.data["promised"] == checked.data["crc32c"]
+    assert checked.data["promised by"] == "sidecar"
+    assert seen["checksum"]["records"] == checked.data["records"] == 5
+    assert seen["checksum"]["throughput_mbps"] >= 0
+
+    written = seen["bulk_write"]
+    assert written["dagster/partition_row_count"] == 5
+    assert written["dagster/table_name"] == "public.orders"
+    columns = {column.name: column.type for column in written["dagster/column_schema"].columns}
+    assert columns == {
+        "id": "integer", "customer": "integer", "placed": "date", "amount": "numeric(10,2)",
+        "note": "text",
+    }  # fmt: skip
+    (balance,) = written["balance"].records
+    assert (balance.data["source records"], balance.data["inserted"]) == (5, 5)
+    assert written["rows_per_second"] > 0
+
+    checks = {each.data["check"]: each.data for each in seen["validate"]["checks"].records}
+    assert checks["record_count"]["expected"] == checks["record_count"]["actual"] == "5"
+    assert {each["status"] for each in checks.values()} == {"SUCCESS"}
+    assert seen["archive"]["bag"].endswith(f"{FEED}/{DAY}/{result.run_id}")
+
+
+def test_what_validation_found_is_recorded_as_asset_checks(shop: Shop) -> None:
+    shop.deliver(DAY, orders(5))
+    result = shop.run(DAY)
+    found = {each.check_name: each for each in result.get_asset_check_evaluations()}
+    assert len(found) == 4
+    assert all(each.passed for each in found.values())
+    for name in found:
+        key = dg.AssetCheckKey(stage_key("validate"), name)
+        record = shop.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+        assert record[key].run_id == result.run_id
+    counted = found["public_orders__record_count"].metadata
+    assert counted["partition"].value == DAY
+    (row,) = counted["results"].value.records  # type: ignore[union-attr]
+    assert (row.data["expected"], row.data["actual"]) == ("5", "5")
+    assert f"'{result.run_id}'" in str(counted["sql"].value)
+
+
+def test_the_sql_of_a_check_can_be_run_by_hand(shop: Shop) -> None:
+    shop.deliver(DAY, orders(5))
+    result = shop.run(DAY)
+    (evaluation,) = (
+        each
+        for each in result.get_asset_check_evaluations()
+        if each.check_name == "public_orders__record_count"
+    )
+    sql = str(evaluation.metadata["sql"].value).removeprefix("```sql\n").removesuffix("\n```")
+    assert shop.query(sql) == [(5,)]
+
+
+def test_a_feed_of_several_tables_shows_which_column_is_whose(shop: Shop) -> None:
+    (shop.settings.feeds / "orders.yaml").write_text(
+        "feed: orders\nsource: {path: 'landing/orders/{batch}/*.csv'}\ntables:\n"
+        "- {table: public.orders, files: orders.csv}\n- {table: public.returns, files: returns.csv}"
+    )
+    shop.query("CREATE TABLE public.returns (id integer PRIMARY KEY, import_batch_id uuid)")
+    path = shop.deliver(DAY, orders(2))
+    path.with_name("returns.csv").write_text("id\n7\n")
+    result = shop.run(DAY)
+    assert result.success
+    written = metadata_of(result, "bulk_write")
+    assert written["dagster/partition_row_count"] == 3
+    names = [column.name for column in written["dagster/column_schema"].columns]
+    assert {"public.orders.id", "public.returns.id"} <= {*names}
+    assert len(names) == len({*names})
+
+
+def test_two_feeds_keep_their_partitions_apart(shop: Shop) -> None:
+    other = shop.folder / "other"
+    open_shop(other)
+    text = (other / "feeds" / "orders.yaml").read_text().replace("feed: orders", "feed: refunds")
+    (shop.settings.feeds / "refunds.yaml").write_text(text)
+    shop.deliver(DAY, orders(1))
+    assert shop.run(DAY).success
+    assert shop.instance.get_dynamic_partitions(FEED) == [DAY]
+    assert shop.instance.get_dynamic_partitions("refunds") == []

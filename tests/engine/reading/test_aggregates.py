@@ -1,0 +1,534 @@
+"""PostgreSQL and the second reader find the same in equal data, and say where it is not equal."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from contextlib import closing
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from batch_pipelines.engine.catalog import STAMP, read_table
+from batch_pipelines.engine.errors import ValidationError
+from batch_pipelines.engine.ledger.files import ImportFile
+from batch_pipelines.engine.reading.aggregates import (
+    Aggregate,
+    SecondReader,
+    source_columns,
+    target_aggregates,
+    target_statement,
+)
+from batch_pipelines.engine.writing.copying import copy_stamped, table_source
+from tests.support_engine import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from batch_pipelines.engine.writing.copying import TableSource
+    from tests.engine.conftest import MakeSite
+    from tests.support_engine import Content, Site
+
+TABLE = "public.t"
+EXAMPLES = settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def read(site: Site, folder: Path, files: Mapping[str, Content]) -> TableSource:
+    """Write files and describe them as ingest would."""
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for name, content in files.items():
+        path = folder / name
+        if isinstance(content, pa.Table):
+            pq.write_table(content, path)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        kind = path.suffix[1:]
+        listed.append(ImportFile(name, TABLE, 0, kind, None, 0, "", None, None))
+    return table_source(read_table(site.connection, site.feed, TABLE), listed, folder)
+
+
+def load(site: Site, source: TableSource) -> str:
+    """Copy a source into the table as bulk-write would, and nothing else; return the stamp."""
+    batch_id = new_id()
+    with site.connection.transaction():
+        site.sql(f"TRUNCATE {TABLE}")
+        copy_stamped(site.connection, source.table.identifier, source, source.chunks(), batch_id)
+    return batch_id
+
+
+def seen(source: TableSource) -> dict[str, Aggregate]:
+    with SecondReader(source) as reader:
+        return reader.aggregates()
+
+
+def assert_agreement(site: Site, source: TableSource, records: int) -> dict[str, Aggregate]:
+    batch_id = load(site, source)
+    stored = target_aggregates(site.connection, source, batch_id)
+    with SecondReader(source) as reader:
+        assert reader.records() == records == site.count(f"SELECT count(*) FROM {TABLE}")
+        assert reader.aggregates() == stored
+    return stored
+
+
+# Values as CSV has them.
+
+
+def csv_field(value: str | None) -> str:
+    """Write a field: nothing is null, and "" is an empty text."""
+    if value is None:
+        return ""
+    if value == "" or value.strip(" \t") != value or set(value) & set(',"\r\n'):
+        return '"' + value.replace('"', '""') + '"'
+    return value
+
+
+def csv_text(names: Sequence[str], rows: Sequence[Sequence[str | None]], end: str = "\n") -> str:
+    return "".join(",".join(map(csv_field, row)) + end for row in [names, *rows])
+
+
+def written_integers(bits: int) -> st.SearchStrategy[str]:
+    limit = 1 << bits - 1
+    return (st.integers(-limit, limit - 1) | st.sampled_from([-limit, limit - 1, 0])).map(str)
+
+
+def decimals(precision: int, scale: int) -> st.SearchStrategy[Decimal]:
+    limit = 10**precision - 1
+    unscaled = st.integers(-limit, limit) | st.sampled_from([0, 1, -1, limit, -limit])
+    return unscaled.map(lambda value: Decimal(f"{value}E-{scale}"))
+
+
+NUMERICS = {
+    f"numeric({precision},{scale})": (precision, scale)
+    for precision, scale in (
+        (1, 0),
+        (5, 5),
+        (10, 2),
+        (18, 10),
+        (19, 4),
+        (38, 0),
+        (38, 10),
+        (38, 38),
+    )
+}
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8
+) | st.sampled_from(
+    ["", " ", '"', "a,b", "\r\n", "#", "NULL", "null", "\\N", "0x10", "😀", "Zz", "é"]
+)
+# Far enough from both ends that an offset does not lead out.
+INSTANTS = st.datetimes(dt.datetime(2, 1, 1), dt.datetime(9998, 1, 1))  # noqa: DTZ001  # offset apart
+OFFSETS = ("Z", "+00", "+01", "-06:30", "+1400")
+WRITTEN: dict[str, st.SearchStrategy[str]] = {
+    "boolean": st.sampled_from(
+        ["t", "true", "TRUE", "y", "yes", "on", "ON", "1", "f", "False", "n", "no", "off", "0"]
+    ),
+    "smallint": written_integers(16) | st.just("007"),
+    "integer": written_integers(32) | st.just("-0"),
+    "bigint": written_integers(64),
+    "real": st.floats(width=32).map(repr)
+    | st.sampled_from(["0.1", "-0.0", "0", "NaN", "-Infinity"]),
+    "double precision": st.floats().map(repr) | st.sampled_from(["1e5", ".5", "-0.0", "0", "inf"]),
+    **{
+        kind: decimals(*modifier).map(lambda value: f"{value:f}")
+        for kind, modifier in NUMERICS.items()
+    },
+    "numeric(9,3)": st.sampled_from(["1e3", "-1E-3", "+.5", "5.", "12.500", "00012", "-0"]),
+    "text": TEXTS,
+    "varchar": TEXTS,
+    "bytea": st.binary(max_size=6).map(lambda value: "\\x" + value.hex())
+    | st.sampled_from(["\\x", "\\xABcd", "\\x00"]),
+    "date": st.dates().map(str),
+    "time": st.times().map(str) | st.sampled_from(["00:00", "23:59:59.999999", "05:30:00.100"]),
+    "timestamp": st.datetimes().map(str)
+    | st.sampled_from(["1969-12-31T23:59:59.000001", "2013-01-01", "2013-01-01 05:30"]),
+    "timestamptz": st.builds(
+        lambda instant, offset: instant.isoformat() + offset, INSTANTS, st.sampled_from(OFFSETS)
+    ),
+    "uuid": st.uuids().map(str)
+    | st.uuids().map(lambda value: value.hex.upper())
+    | st.uuids().map(lambda value: "{" + str(value) + "}"),
+}
+NAMES = tuple(f"c{place}" for place in range(len(WRITTEN)))
+DDL = (
+    "CREATE TABLE t ("
+    + ", ".join(f"{name} {kind}" for name, kind in zip(NAMES, WRITTEN, strict=True))
+    + f", {STAMP} uuid)"
+)
+
+Rows = list[tuple[Any, ...]]
+
+
+def rows_of(kinds: Mapping[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Rows]:
+    return st.lists(st.tuples(*(st.none() | kind | kind for kind in kinds.values())), max_size=6)
+
+
+def test_both_agree_on_csv_of_every_type(site18: MakeSite) -> None:
+    site = site18(DDL)
+    folder = site.settings.staging / "batch" / "source"
+
+    @EXAMPLES
+    @given(
+        files=st.lists(rows_of(WRITTEN), min_size=1, max_size=3),
+        end=st.sampled_from(["\n", "\r\n"]),
+    )
+    def agree(files: list[Rows], end: str) -> None:
+        texts = {f"{n}.csv": csv_text(NAMES, rows, end) for n, rows in enumerate(files)}
+        assert_agreement(site, read(site, folder, texts), sum(map(len, files)))
+
+    agree()
+
+
+# Values as Parquet has them; dates and times as the integers they are, up to PostgreSQL's own limits.
+
+INSTANTS_US = st.integers(-210_866_803_200_000_000, 9_223_371_331_199_999_999) | st.integers(-5, 5)
+TYPED: dict[str, st.SearchStrategy[Any]] = {
+    "boolean": st.booleans(),
+    "smallint": written_integers(16).map(int),
+    "integer": written_integers(32).map(int),
+    "bigint": written_integers(64).map(int),
+    "real": st.floats(width=32),
+    "double precision": st.floats(),
+    **{kind: decimals(*modifier) for kind, modifier in NUMERICS.items()},
+    "numeric(9,3)": decimals(9, 3),
+    "text": TEXTS,
+    "varchar": TEXTS,
+    "bytea": st.binary(max_size=6),
+    "date": st.integers(-2_440_588, 2_145_031_948) | st.integers(-5, 5),
+    "time": st.integers(0, 86_400_000_000),
+    "timestamp": INSTANTS_US,
+    "timestamptz": INSTANTS_US,
+    "uuid": st.binary(min_size=16, max_size=16),
+}
+STAYED = "the two dictionaries list the types in the same order"
+assert list(TYPED) == list(WRITTEN), STAYED
+
+
+def test_both_agree_on_parquet_of_every_type(site18: MakeSite) -> None:
+    site = site18(DDL)
+    folder = site.settings.staging / "batch" / "source"
+    table = read_table(site.connection, site.feed, TABLE)
+    types = [column.wire.arrow for column in table.columns if column.wire is not None]
+    schema = pa.schema(list(zip(NAMES, types, strict=True)))
+
+    def parquet(rows: Rows) -> pa.Table:
+        columns = zip(*rows, strict=True) if rows else [()] * len(types)
+        arrays = [pa.array(list(v), t) for v, t in zip(columns, types, strict=True)]
+        return pa.table(arrays, schema=schema)
+
+    @EXAMPLES
+    @given(files=st.lists(rows_of(TYPED), min_size=1, max_size=3))
+    def agree(files: list[Rows]) -> None:
+        tables = {f"{n}.parquet": parquet(rows) for n, rows in enumerate(files)}
+        assert_agreement(site, read(site, folder, tables), sum(map(len, files)))
+
+    agree()
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("bytea", pa.array(["\\x00ff", "\\x", None])),
+        ("boolean", pa.array(["on", "f", None])),
+        ("date", pa.array(["1969-12-31", None]).dictionary_encode()),
+        ("uuid", pa.array(["12345678123456789ABCDEF012345678"], pa.large_string())),
+        ("numeric(4,2)", pa.array(["-.5", "1e1"], pa.string_view())),
+        ("timestamp", pa.array([-1, None], pa.timestamp("s"))),
+        ("timestamptz", pa.array([1_000, -1_000], pa.timestamp("ns", "Europe/Berlin"))),
+        ("time", pa.array([1, 86_399], pa.time32("s"))),
+        ("time", pa.array([86_399_999_999_000], pa.time64("ns"))),
+        ("date", pa.array([-86_400_000], pa.date64())),
+        ("bigint", pa.array([2**63 - 1, 0], pa.uint64())),
+        ("smallint", pa.array([-128], pa.int8())),
+        ("integer", pa.array([Decimal("-7.00")])),
+        ("numeric(10,2)", pa.array([1234, None, -1])),
+        ("numeric(10,2)", pa.array([0.1, 12.34, None, -99999999.99])),
+        ("numeric(38,20)", pa.array([0.5, -3.25])),
+        ("double precision", pa.array([0.1, None], pa.float32())),
+        ("real", pa.array([0.5, -2.0])),
+        ("text", pa.nulls(3)),
+        ("uuid", pa.nulls(1)),
+        ("bytea", pa.array([b"\0a"], pa.large_binary())),
+        ("bytea", pa.nulls(1)),
+        ("boolean", pa.nulls(1)),
+    ],
+)
+def test_both_agree_on_what_parquet_may_hold_in_place_of_the_type(
+    site18: MakeSite, kind: str, values: pa.Array
+) -> None:
+    site = site18(f"CREATE TABLE t (c {kind}, n integer, {STAMP} uuid)")
+    table = pa.table({"n": pa.nulls(len(values), pa.int32()), "c": values})
+    source = read(site, site.settings.staging / "b" / "source", {"a.parquet": table})
+    stored = assert_agreement(site, source, len(values))
+    assert stored["c"].values == len(values) - values.null_count
+
+
+def test_files_of_both_formats_and_any_order_of_columns_are_one_source(site18: MakeSite) -> None:
+    site = site18(f"CREATE TABLE t (a integer PRIMARY KEY, b text, c jsonb, {STAMP} uuid)")
+    files: dict[str, Content] = {
+        "1.csv": 'c,b,a\n"{}",x,1\n,,2\n',
+        "2.parquet": pa.table({"b": ["y", None], "a": [3, 4], "c": ['{"k": 1}', None]}),
+    }
+    source = read(site, site.settings.staging / "b" / "source", files)
+    stored = assert_agreement(site, source, 4)
+    assert (stored["a"].values, stored["a"].total) == (4, "10")
+    assert (stored["b"].values, stored["b"].total) == (2, "2")
+    # What PostgreSQL normalises cannot be compared further than that it is there.
+    assert stored["c"] == Aggregate(2, None, None)
+
+
+# What CSV files look like out there.
+
+
+@pytest.mark.parametrize(
+    ("content", "records"),
+    [
+        pytest.param(b"a,b\n1,x\n2,y", 2, id="no line end at the end"),
+        pytest.param(b"a,b\n", 0, id="a header alone"),
+        pytest.param(b"a,b", 0, id="a header alone, no line end"),
+        pytest.param(b"a,b\r\n1,\"x\r\ny\"\r\n2,\"p\nq\"\r\n", 2, id="breaks inside quotes"),
+        pytest.param(b"a,b\r1,x\r2,y\r", 2, id="lone carriage returns"),
+        pytest.param(b"a,b\n1,x\r\n2,y\n3,z\r\n", 3, id="mixed line ends"),
+        pytest.param(b"\n\r\n\na,b\n1,x\n", 1, id="empty lines before the header"),
+        pytest.param(b"a,b\n\n1,x\n\n\n2,y\n\n", 2, id="empty lines between records"),
+        pytest.param(b"\xef\xbb\xbfa,b\n1,x\n", 1, id="a byte order mark"),
+        pytest.param(b'\xef\xbb\xbf"a","b"\n1,x\n', 1, id="a byte order mark and quoted names"),
+        pytest.param(b"\xef\xbb\xbf\na,b\n1,x\n", 1, id="a byte order mark and an empty line"),
+        pytest.param(b"a,b\n1,#x\n2,# y\n3,z\n", 3, id="what looks like a comment"),
+        pytest.param(b"b,a\n#1,1\n#2,2\n#3,3\nz,4\n", 4, id="lines that look like comments"),
+        pytest.param(b'a,b\n1,""\n2,\n,""\n,\n', 4, id="empty texts and nulls"),
+        pytest.param(b'a,b\n1,x"y\n2,z""\n3,\'q\'\n4,"""r"""\n', 4, id="quotes inside fields"),
+        pytest.param(b"a,b\n1,  x \n2,\t\n", 2, id="blanks"),
+        pytest.param(b"b,a\na,1\nb,2\n", 2, id="texts that are names"),
+        pytest.param(b"a,b\n1,2013-01-01\n2,3;4|5\n", 2, id="other separators"),
+        pytest.param(b"a,b\n1," + b"x" * 3_000_000 + b"\n", 1, id="a long line"),
+        pytest.param(b"b\nx\n\ny\n\"\"\n", 3, id="one column, an empty line, an empty text"),
+        pytest.param(b"a\r\n1\r\n\r\n2\r\n", 2, id="one column, CRLF"),
+    ],
+)  # fmt: skip
+def test_both_agree_on_the_oddities_of_csv(site18: MakeSite, content: bytes, records: int) -> None:
+    site = site18(f"CREATE TABLE t (a integer, b text, {STAMP} uuid)")
+    source = read(site, site.settings.staging / "b" / "source", {"f.csv": content})
+    assert_agreement(site, source, records)
+
+
+ODD = ("a,b", 'say "x"', "a", "A", "with blank ", "x%sy", "{c}", "ünï", "c0", "v1", "two\nlines")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_names_may_be_anything_that_a_column_may_be_called(
+    site18: MakeSite, end: str, mark: str
+) -> None:
+    quoted = ", ".join(f"{sql.Identifier(name).as_string()} integer" for name in ODD)
+    site = site18(f"CREATE TABLE t ({quoted}, {STAMP} uuid)")
+    rows = [[str(place) for place in range(len(ODD))], [None] * len(ODD)]
+    files: dict[str, Content] = {
+        "1.csv": mark + csv_text(ODD, rows, end),
+        "2.parquet": pa.table([pa.array([100 * n]) for n in range(len(ODD))], names=list(ODD)),
+    }
+    folder = site.settings.staging / "b" / "source"
+    source = read(site, folder, files)
+    assert source_columns(folder / "1.csv", "csv") == list(ODD)
+    assert source_columns(folder / "2.parquet", "parquet") == list(ODD)
+    stored = assert_agreement(site, source, 3)
+    assert {name: found.total for name, found in stored.items()} == {
+        name: str(101 * place) for place, name in enumerate(ODD)
+    }
+
+
+@pytest.mark.parametrize("name", ["a*", "[a]", "a?", "it's", "{x,y}", "ü ~"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_file_names_are_no_patterns(site18: MakeSite, name: str, suffix: str) -> None:
+    site = site18(f"CREATE TABLE t (a integer, {STAMP} uuid)")
+    # In a folder whose name looks like a partition, beside a file that a pattern would find.
+    folder = site.settings.staging / "a=1" / "source"
+    for each, value in (("a", 1), (name, 2)):
+        content = f"a\n{value}\n" if suffix == "csv" else pa.table({"a": [value]})
+        source = read(site, folder, {f"{each}.{suffix}": content})
+    assert assert_agreement(site, source, 1)["a"].total == "2"
+
+
+# What must not go unseen.
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "other"),
+    [
+        ("boolean", ["t", "f", "t"], "true"),
+        ("smallint", ["1", "2", "3"], "-2"),
+        ("integer", ["-5", "0", "5"], "1"),
+        ("bigint", ["-9223372036854775808", "1", "9223372036854775807"], "2"),
+        ("numeric(10,2)", ["-0.01", "0.00", "0.01"], "0.001e1"),
+        ("numeric(18,18)", ["-0.1", "0", "0.1"], "0.000000000000000001"),
+        ("text", ["a", "b", "c"], "bb"),
+        ("varchar", ["", "é", "中"], "e"),
+        ("bytea", ["\\x", "\\x00", "\\x0000"], "\\x"),
+        ("date", ["1969-12-30", "1970-01-01", "2013-01-01"], "1969-12-31"),
+        ("time", ["00:00", "05:30", "23:59:59"], "05:30:00.000001"),
+        ("timestamp", ["1969-01-01", "1970-01-01", "2013-01-01"], "1970-01-01 00:00:00.000001"),
+        ("timestamptz", ["1969-01-01 00:00Z", "1970-01-01 00:00Z", "2013-01-01 00:00Z"],
+         "1970-01-01 00:00+00:01"),
+    ],
+)  # fmt: skip
+def test_another_value_between_the_bounds_shows_in_the_sum(
+    site18: MakeSite, kind: str, values: list[str], other: str
+) -> None:
+    site = site18(f"CREATE TABLE t (c {kind}, n integer, {STAMP} uuid)")
+    rows = [(value, str(place)) for place, value in enumerate(values)]
+    folder = site.settings.staging / "b" / "source"
+    source = read(site, folder, {"a.csv": csv_text(["c", "n"], rows)})
+    before = assert_agreement(site, source, 3)
+    site.sql(f"UPDATE t SET c = %s::{kind} WHERE n = 1", other)
+    (stamp,) = site.stamps()
+    assert stamp is not None
+    after = target_aggregates(site.connection, source, stamp)
+    assert after["n"] == before["n"]
+    assert after["c"].total != before["c"].total
+    assert (after["c"].values, after["c"].bounds) == (3, before["c"].bounds)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "other"),
+    [
+        ("real", "0.1", "0.10000001"),
+        ("double precision", "0.1", "0.10000000000000002"),
+        ("double precision", "1", "NaN"),
+        ("numeric(38,10)", "0.1", "0.1000000001"),
+        ("numeric(38,0)", "9" * 38, "8" * 38),
+        ("text", "a", "b"),
+        ("text", "é", "e\u0301"),
+        ("varchar", "a", "A"),
+        ("integer", "1", "2"),
+        ("date", "2013-01-01", "2013-01-02"),
+        ("date", "0001-01-01", "0001-01-01 BC"),
+        ("time", "05:30", "05:30:00.000001"),
+        ("timestamp", "2013-01-01", "2013-01-01 00:00:00.000001"),
+        ("timestamptz", "2013-01-01 00:00Z", "2013-01-01 00:00+01"),
+        ("uuid", "12345678-1234-5678-9abc-def012345678", "12345678-1234-5678-9abc-def012345679"),
+    ],
+)
+@pytest.mark.parametrize("bound", ["smallest", "largest"])
+def test_another_bound_shows_and_is_not_told(
+    site18: MakeSite, kind: str, value: str, other: str, bound: str
+) -> None:
+    site = site18(f"CREATE TABLE t (c {kind}, n integer, {STAMP} uuid)")
+    folder = site.settings.staging / "b" / "source"
+    source = read(site, folder, {"a.csv": csv_text(["c", "n"], [(value, "1"), (value, "2")])})
+    before = assert_agreement(site, source, 2)["c"]
+    which = "<" if bound == "smallest" else ">"
+    # Of the two values one is smaller: it, or its counterpart, becomes the bound that changes.
+    site.sql(f"UPDATE t SET c = %s::{kind} WHERE n = 1 AND %s::{kind} {which} c", other, other)
+    site.sql(f"UPDATE t SET c = %s::{kind} WHERE n = 2 AND NOT %s::{kind} {which} c", other, other)
+    (stamp,) = site.stamps()
+    assert stamp is not None
+    after = target_aggregates(site.connection, source, stamp)["c"]
+    assert after.bounds != before.bounds
+    assert after.bounds is not None
+    assert len(after.bounds) == 12
+    assert set(after.bounds) <= set("0123456789abcdef")
+
+
+@pytest.mark.parametrize("kind", [*WRITTEN, "jsonb", "integer[]"])
+def test_a_lost_value_shows_in_the_count(site18: MakeSite, kind: str) -> None:
+    value = {"jsonb": "{}", "integer[]": "{}", "bytea": "\\x", "uuid": str(uuid.UUID(int=1)),
+             "date": "2013-01-01", "time": "00:00", "timestamp": "1970-01-01",
+             "timestamptz": "1970-01-01 00:00Z"}.get(kind, "0")  # fmt: skip
+    site = site18(f"CREATE TABLE t (c {kind}, {STAMP} uuid)")
+    folder = site.settings.staging / "b" / "source"
+    source = read(site, folder, {"a.csv": csv_text(["c"], [(value,), (value,)])})
+    assert assert_agreement(site, source, 2)["c"].values == 2
+    site.sql("UPDATE t SET c = NULL WHERE ctid = (SELECT min(ctid) FROM t)")
+    (stamp,) = site.stamps()
+    assert stamp is not None
+    assert target_aggregates(site.connection, source, stamp)["c"].values == 1
+
+
+@given(
+    rows=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=20),
+    place=st.integers(0),
+    other=st.integers(-(2**31), 2**31 - 1),
+)
+def test_any_other_integer_shows(rows: list[int], place: int, other: int) -> None:
+    place %= len(rows)
+    changed = [*rows[:place], other, *rows[place + 1 :]]
+    with closing(duckdb.connect()) as connection:
+        found = [
+            connection.execute(
+                "SELECT sum(c::HUGEINT) FROM (SELECT unnest(?::BIGINT[]) AS c)", [values]
+            ).fetchone()
+            for values in (rows, changed)
+        ]
+    assert (found[0] == found[1]) == (other == rows[place])
+
+
+def test_the_statement_gives_what_is_shown(site18: MakeSite) -> None:
+    site = site18(f"CREATE TABLE t (a integer, b text, {STAMP} uuid)")
+    source = read(site, site.settings.staging / "b" / "source", {"f.csv": "a,b\n-3,\n5,xyz\n"})
+    batch_id = load(site, source)
+    # A row of another batch does not count.
+    site.sql(f"INSERT INTO t VALUES (100, 'other', '{new_id()}')")
+    statement = target_statement(source, source.columns, batch_id).as_string(site.connection)
+    assert site.sql(statement) == [(2, "2", "-3", "5", 1, "3", "xyz", "xyz")]
+    assert [str(found).split(" bounds#")[0] for found in seen(source).values()] == [
+        "values=2 sum=2",
+        "values=1 sum=3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "twice"), [(["a"], 1), (["b"], 2), (["a", "b"], 0), (["b", "a"], 0)]
+)
+def test_keys_that_stand_twice_are_counted(site18: MakeSite, key: list[str], twice: int) -> None:
+    site = site18(f"CREATE TABLE t (a integer, b text, {STAMP} uuid)")
+    files = {"1.csv": "a,b\n1,x\n2,x\n", "2.csv": "a,b\n1,y\n3,y\n03,x\n4,\n5,\n"}
+    files["2.csv"] = files["2.csv"].replace("03,x\n", "").replace("4,\n5,\n", "")
+    source = read(site, site.settings.staging / "b" / "source", files)
+    with SecondReader(source) as reader:
+        assert reader.duplicate_keys(key) == twice
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind"),
+    [
+        (b"a,b\n1,x\nsecret,y\n", "ConversionException"),
+        (b"a,b\n1,x\n2,secret,z,secret\n3\n", "InvalidInputException"),
+        (b"a,b\n1,secret\xff\n", "InvalidInputException"),
+    ],
+)
+def test_what_cannot_be_read_is_said_without_a_value(
+    site18: MakeSite, damage: bytes, kind: str
+) -> None:
+    site = site18(f"CREATE TABLE t (a integer, b text, {STAMP} uuid)")
+    folder = site.settings.staging / "b" / "source"
+    source = read(site, folder, {"f.csv": "a,b\n1,x\n"})
+    (folder / "f.csv").write_bytes(damage)
+    with SecondReader(source) as reader, pytest.raises(ValidationError) as error:
+        reader.aggregates()
+    assert str(error.value) == (
+        f"f.csv: the second reader could not read the source ({kind}). "
+        "The rows are published but not validated."
+    )
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__
+
+
+def test_nothing_is_left_beside_the_source(site18: MakeSite) -> None:
+    site = site18(f"CREATE TABLE t (a integer PRIMARY KEY, {STAMP} uuid)")
+    folder = site.settings.staging / "b" / "source"
+    source = read(site, folder, {"f.csv": "a\n1\n"})
+    with SecondReader(source) as reader:
+        assert reader.duplicate_keys(["a"]) == 0
+    assert [path.name for path in folder.parent.rglob("*")] == ["source", "f.csv"]

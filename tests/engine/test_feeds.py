@@ -1,0 +1,358 @@
+"""A feed file says what it means or is told, with file, line and remedy, what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from batch_pipelines.engine.errors import DeliveryError, FeedError
+from batch_pipelines.engine.feeds import (
+    PARTITION_KEY,
+    Feed,
+    check_key,
+    find_feed,
+    load_feed,
+    load_feeds,
+)
+from tests.support_engine import feed_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SMALLEST = """\
+feed: flights
+source:
+  path: landing/flights/{batch}/*.csv
+tables:
+  - table: public.flights
+"""
+TWO_TABLES = """\
+feed: reference
+source:
+  path: landing/{batch}/*
+tables:
+  - table: public.airlines
+    files: airlines*
+  - table: public.airports
+    files: airports*
+"""
+ROOT = Path("/data")
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a feed file."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "feed.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_the_smallest_feed_is_a_name_a_place_and_a_table(written: Callable[[str], Path]) -> None:
+    feed = load_feed(written(SMALLEST))
+    assert feed.feed == "flights"
+    assert [(t.table, t.schema_name, t.name) for t in feed.tables] == [
+        ("public.flights", "public", "flights")
+    ]
+    assert (feed.version, feed.identity, feed.ddl, feed.owners) == (1, "partition", None, ())
+    assert feed.source.settle_seconds == 10
+
+
+def test_everything_a_feed_can_say(written: Callable[[str], Path]) -> None:
+    text = TWO_TABLES + (
+        "version: 3\ndescription: Airlines.\nidentity: feed\nddl: sql/reference.sql\n"
+        "owners: [team:flights, someone@example.org]\n"
+    )
+    feed = load_feed(written(text.replace("*\ntables", "*\n  settle_seconds: 0\ntables")))
+    assert (feed.version, feed.identity, feed.ddl) == (3, "feed", "sql/reference.sql")
+    assert feed.owners == ("team:flights", "someone@example.org")
+    assert feed.source.settle_seconds == 0
+
+
+def test_the_feeds_that_ship_can_be_read() -> None:
+    feeds = load_feeds(Path(__file__).parents[2] / "feeds")
+    assert list(feeds) == ["flight_reference", "flights"]
+
+
+def changed(old: str, new: str) -> str:
+    assert SMALLEST.count(old) == 1
+    return SMALLEST.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        pytest.param("", ["1: `the file` must hold lines of the form"], id="an empty file"),
+        pytest.param("flights", ["1: `the file` must hold lines of the form"], id="a word"),
+        pytest.param("- feed: a", ["1: `the file` must hold lines of the form"], id="a list"),
+        pytest.param(
+            "feed: 'a\n", ["2: found unexpected end of stream. Check"], id="an open quote"
+        ),
+        pytest.param("feed: a\n\tx: b", ["2: found character '\\t'"], id="a tabulator"),
+        pytest.param(
+            changed("landing/flights/{batch}/*.csv", "{batch}/*.csv"),
+            ["3: expected <block end>"],
+            id="a brace without quotes",
+        ),
+        pytest.param(SMALLEST + "---\nfeed: b\n", ["6: but found another document"], id="two"),
+        pytest.param(SMALLEST + "feed: b\n", ["6: `feed` stands twice; keep one."], id="doubled"),
+        pytest.param(
+            changed("  path", "  path: x\n  path"),
+            ["4: `path` stands twice; keep one."],
+            id="doubled below",
+        ),
+        pytest.param(
+            changed("source:", "suorce:"),
+            ["1: `source` is missing; add it.", "2: `suorce` is not known; did you mean `source`?"],
+            id="a misspelt name",
+        ),
+        pytest.param(
+            changed("  path:", "  pth:"),
+            [
+                "2: `source.path` is missing; add it.",
+                "3: `source.pth` is not known; did you mean `path`?",
+            ],
+            id="a misspelt name below",
+        ),
+        pytest.param(
+            SMALLEST + "    fils: '*'\n",
+            ["6: `tables.0.fils` is not known; did you mean `files`?"],
+            id="a misspelt name in a list",
+        ),
+        pytest.param(
+            SMALLEST + "zzz: 1\n",
+            ["6: `zzz` is not known; known here: feed, version, description, source, tables,"],
+            id="a name like no other",
+        ),
+        pytest.param(
+            SMALLEST + "1: 2\n", ["1: `1`: Keys should be strings."], id="a number for a name"
+        ),
+        pytest.param(
+            changed("feed: flights", "feed: My Flights"),
+            ["1: `feed` must be a word of lower-case letters"],
+            id="a name with capitals and a space",
+        ),
+        pytest.param(
+            changed("feed: flights", "feed: [a]"), ["1: `feed` must be text"], id="a list for text"
+        ),
+        pytest.param(
+            changed("public.flights", "flights"),
+            ["5: `tables.0.table` must be a table with its schema, as in `public.flights`."],
+            id="a table without schema",
+        ),
+        pytest.param(
+            changed("\n  - table: public.flights", " public.flights"),
+            ["4: `tables` must be a list"],
+            id="no list",
+        ),
+        pytest.param(
+            changed("\n  - table: public.flights", " []"),
+            ["4: `tables` needs at least one entry."],
+            id="an empty list",
+        ),
+        pytest.param(
+            TWO_TABLES.replace("    files: airports*\n", ""),
+            ["4: `tables`: with more than one table each needs its own `files:` pattern."],
+            id="two tables, one without a pattern",
+        ),
+        pytest.param(
+            TWO_TABLES.replace("public.airports", "public.airlines"),
+            ["4: `tables`: a table stands twice; one entry with a wider pattern does it."],
+            id="a table twice",
+        ),
+        pytest.param(SMALLEST + "version: 0\n", ["6: `version`: Input should be"], id="version 0"),
+        pytest.param(
+            SMALLEST + "identity: row\n",
+            ["6: `identity`: Input should be 'partition' or 'feed'."],
+            id="an unknown identity",
+        ),
+        pytest.param(
+            SMALLEST + "owners: [me]\n",
+            ["6: `owners`: an owner is an e-mail address or team:NAME."],
+            id="an owner without address",
+        ),
+        pytest.param(
+            changed("*.csv", "*.csv\n  settle_seconds: -1"),
+            ["4: `source.settle_seconds`: Input should be greater than or equal to 0."],
+            id="a negative time",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_line_and_remedy(
+    written: Callable[[str], Path], text: str, lines: list[str]
+) -> None:
+    path = written(text)
+    with pytest.raises(FeedError) as error:
+        load_feed(path)
+    found = str(error.value).splitlines()
+    assert len(found) == len(lines)
+    for line, expected in zip(found, lines, strict=True):
+        assert line.startswith(f"{path}:{expected}")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("landing/*.csv", "must contain {batch} exactly once"),
+        ("", "must contain {batch} exactly once"),
+        ("landing/{batch}/{batch}.csv", "must contain {batch} exactly once"),
+        ("../landing/{batch}/*.csv", "must not contain '..'"),
+        ("landing/{batch}*.csv", "must not have wildcards in '{batch}*.csv'"),
+        ("landing/x?-{batch}/a.csv", "must not have wildcards in 'x?-{batch}'"),
+        ("landing/*/{batch}/a.csv", "must not have wildcards in '*'"),
+        ("landing/{batch}/[ab]/a.csv", "must not have wildcards in '[ab]'"),
+        ("landing/**/{batch}/a.csv", "must not contain '**'"),
+        ("landing/{batch}/**.csv", "must not contain '**'"),
+        ("landing/{batch}/", "must end with the names of files"),
+    ],
+)
+def test_paths_that_could_not_lead_to_one_delivery_are_refused(
+    written: Callable[[str], Path], path: str, reason: str
+) -> None:
+    with pytest.raises(FeedError) as error:
+        load_feed(written(changed("landing/flights/{batch}/*.csv", f"'{path}'")))
+    assert f":3: `source.path`: {reason}" in str(error.value)
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "feed.yaml"
+    path.write_bytes(b"feed: \xff\n")
+    with pytest.raises(FeedError, match=r"feed\.yaml: cannot be read as UTF-8 text"):
+        load_feed(path)
+    with pytest.raises(FeedError, match=r"none\.yaml: cannot be read"):
+        load_feed(tmp_path / "none.yaml")
+
+
+# All files of a folder
+
+
+def test_feeds_come_by_name_and_other_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "z.yaml").write_text(SMALLEST)
+    (tmp_path / "a.yml").write_text(TWO_TABLES)
+    (tmp_path / "README.md").write_text("no feed")
+    assert list(load_feeds(tmp_path)) == ["flights", "reference"]
+
+
+def test_the_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(SMALLEST)
+    (tmp_path / "b.yaml").write_text(SMALLEST)
+    (tmp_path / "c.yaml").write_text("feed: x\n")
+    (tmp_path / "d.yaml").write_text("feed: [\n")
+    with pytest.raises(FeedError) as error:
+        load_feeds(tmp_path)
+    message = str(error.value)
+    assert f"{tmp_path}/b.yaml:1: feed flights stands in a.yaml too; rename one." in message
+    assert f"{tmp_path}/c.yaml:1: `source` is missing; add it." in message
+    assert f"{tmp_path}/d.yaml:2: expected the node content" in message
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FeedError, match=r"none: no such folder\. Set BATCH_PIPELINES_FEEDS"):
+        load_feeds(tmp_path / "none")
+
+
+def test_a_feed_is_found_by_name_or_the_nearest_is_suggested() -> None:
+    feeds = {"flights": feed_of({"public.flights": "*"})}
+    assert find_feed(feeds, "flights") is feeds["flights"]
+    with pytest.raises(FeedError, match=r"no feed flihgts\. Did you mean flights\?"):
+        find_feed(feeds, "flihgts")
+    with pytest.raises(FeedError, match=r"no feed weather\. There are: flights\."):
+        find_feed(feeds, "weather")
+    with pytest.raises(FeedError, match=r"There are: none\."):
+        find_feed({}, "flights")
+
+
+# Files and tables
+
+
+def test_each_file_fills_the_table_whose_pattern_it_matches(
+    written: Callable[[str], Path],
+) -> None:
+    feed = load_feed(written(TWO_TABLES))
+    assert feed.table_of("airlines_1.csv").table == "public.airlines"
+    assert feed.table_of("airports.parquet").table == "public.airports"
+    with pytest.raises(DeliveryError, match=r"planes\.csv: its name matches no table"):
+        feed.table_of("planes.csv")
+    with pytest.raises(DeliveryError, match=r"AIRLINES\.csv: its name matches no table"):
+        feed.table_of("AIRLINES.csv")
+
+
+def test_a_file_that_matches_two_tables_fills_none(written: Callable[[str], Path]) -> None:
+    feed = load_feed(written(TWO_TABLES.replace("airlines*", "air*")))
+    with pytest.raises(
+        DeliveryError, match=r"airports\.csv: .* public\.airlines and public\.airports"
+    ):
+        feed.table_of("airports.csv")
+
+
+# Partition keys
+
+KEYS = st.from_regex(PARTITION_KEY, fullmatch=True).filter(lambda key: ".." not in key)
+PATHS = st.sampled_from(
+    [
+        "landing/{batch}/*.csv",
+        "landing/{batch}/part-?.csv",
+        "landing/{batch}.csv",
+        "landing/day={batch}/x/data.csv",
+        "landing/a-{batch}-b/*",
+        "/absolute/{batch}/*.csv",
+    ]
+)
+
+
+@given(key=KEYS, path=PATHS)
+def test_the_key_of_a_file_is_the_key_whose_pattern_it_matches(key: str, path: str) -> None:
+    feed = feed_of({"public.t": "*"}, source={"path": path})
+    pattern = feed.pattern(check_key(key), ROOT)
+    assert pattern.is_absolute()
+    file = pattern.with_name(pattern.name.replace("*", "some").replace("?", "1"))
+    assert feed.key_of(file, ROOT) == key
+    assert feed.key_of(file / "deeper", ROOT) is None
+    assert feed.key_of(file.parent, ROOT) is None
+    assert feed.key_of(Path("/elsewhere") / file.name, ROOT) is None
+
+
+BAD_CHARACTERS = st.sampled_from(list("\n\r\t\0 ,;:/\\'\"*?[]{}()<>|&$#@!%^~`é中٣"))
+BAD_KEYS = (
+    st.sampled_from(["", ".", "..", "...", "a..b", "-a", "_a", "=a", "+a", "a\n", "x" * 101])
+    | st.builds("{}{}{}".format, st.text("abc1", max_size=5), BAD_CHARACTERS, st.text("abc1"))
+    | st.builds("{}..{}".format, KEYS, KEYS)
+    | st.builds("../{}".format, KEYS)
+)
+
+
+@given(key=BAD_KEYS)
+def test_what_is_no_partition_key_is_refused(key: str) -> None:
+    """A key is a folder's name, a word of a command line and a part of a path: nothing else."""
+    with pytest.raises(DeliveryError, match="is not a partition key: expected 1 to 100 letters"):
+        check_key(key)
+
+
+@given(key=BAD_KEYS)
+def test_a_folder_whose_name_is_no_key_is_passed_over(key: str) -> None:
+    assume("/" not in key and "\0" not in key)
+    feed = feed_of({"public.t": "*"})
+    assert feed.key_of(ROOT / "landing" / key / "a.csv", ROOT) is None
+
+
+# For editors
+
+
+def test_the_json_schema_tells_an_editor_what_may_stand_in_a_feed() -> None:
+    schema = json.loads(json.dumps(Feed.model_json_schema()))
+    assert schema["required"] == ["feed", "source", "tables"]
+    parts = [schema, *schema["$defs"].values()]
+    assert [part["additionalProperties"] for part in parts] == [False, False, False]
+    for part in parts:
+        for name, said in part["properties"].items():
+            assert said.get("description") or "$ref" in said, name
+    assert schema["properties"]["identity"]["enum"] == ["partition", "feed"]
+    assert schema["properties"]["tables"]["minItems"] == 1

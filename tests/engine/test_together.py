@@ -1,0 +1,421 @@
+"""Runs at the same time: of one partition one publishes, those of others do not disturb each other."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from batch_pipelines.engine.errors import BatchError, BusyError, LeaseLostError, PublishError
+from batch_pipelines.engine.failpoints import armed
+from batch_pipelines.engine.ledger import batches
+from batch_pipelines.engine.ledger.batches import IN_FORCE, Batch
+from batch_pipelines.engine.postgres import lease
+from tests.support_engine import KEY, Site, new_id
+from tests.support_process import FORK, At, importing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batch_pipelines.engine.postgres.database import Connection
+    from tests.engine.conftest import MakeSite
+
+DDL = """
+CREATE TABLE parents (id int PRIMARY KEY, value int NOT NULL, import_batch_id uuid);
+CREATE TABLE children (id int PRIMARY KEY, parent int NOT NULL REFERENCES parents,
+    value int NOT NULL, import_batch_id uuid);
+CREATE INDEX ON children (parent);
+"""
+TABLES = {"public.parents": "p*", "public.children": "c*"}
+ROWS = 400
+PARTITIONS = 8
+WAIT_SECONDS = 60
+PUBLISHED = """
+SELECT batch_id::text FROM batch_audit.import_history WHERE published_at IS NOT NULL
+ORDER BY published_at
+"""
+END_PUBLISHING = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE application_name = 'batch-pipelines publish' AND datname = current_database()
+"""
+END_LEASE = """
+SELECT pg_terminate_backend(lock_pid, 5000) FROM batch_audit.batch_lease
+WHERE partition_key = %s
+"""
+# Both tables of one partition in one statement, so in one snapshot.
+READ = """
+SELECT count(*), count(DISTINCT stamp), min(value), max(value) FROM (
+    SELECT import_batch_id AS stamp, value FROM parents
+    UNION ALL SELECT import_batch_id, value FROM children) AS both_tables
+"""
+
+
+def delivery(value: int, first: int = 0) -> dict[str, str]:
+    """Make a delivery all of whose records have one value, with ids from `first` on."""
+    ids = range(first, first + ROWS)
+    return {
+        "p.csv": "id,value\n" + "".join(f"{n},{value}\n" for n in ids),
+        "c.csv": "id,parent,value\n" + "".join(f"{n},{n},{value}\n" for n in ids),
+    }
+
+
+def attempt(site: Site, key: str = KEY, run_id: str | None = None) -> Batch | BatchError:
+    """Run, and give the error where there is one."""
+    try:
+        return site.run(key, run_id=run_id)
+    except BatchError as error:
+        return error
+
+
+def published(site: Site) -> list[str]:
+    return [str(row[0]) for row in site.sql(PUBLISHED)]
+
+
+def check_visible(site: Site, batch_id: str, value: int) -> None:
+    """Check that one batch is in force and both tables hold its rows and no others."""
+    assert [b.batch_id for b in site.history() if b.status in IN_FORCE] == [batch_id]
+    assert [b.batch_id for b in site.history() if b.status == "IN_PROGRESS"] == []
+    assert site.stamps("parents") == site.stamps("children") == {batch_id: ROWS}
+    assert site.sql(READ) == [(2 * ROWS, 1, value, value)]
+
+
+def check_one_of_two(
+    site: Site, value: int, before: list[str], runs: list[str], told: list[tuple[str, str]]
+) -> None:
+    """Check that of two runs one published, and that the other was told which."""
+    (winner,) = (batch for batch in published(site) if batch not in before)
+    assert winner in runs
+    check_visible(site, winner, value)
+    first, second = (runs.index(winner), 1 - runs.index(winner))
+    assert told[first] == ("done", "SUCCESS")
+    kind, message = told[second]
+    if kind == "done":
+        # It came when the other was done.
+        assert batches.of_run(site.connection, runs[second]) in site.history()
+        (loser,) = (b for b in site.history() if b.batch_id == runs[second])
+        assert (message, loser.status, loser.duplicate_of) == ("DUPLICATE", "DUPLICATE", winner)
+    else:
+        assert kind == "BusyError"
+        assert f"is being loaded by run {winner}" in message
+
+
+def told_of(outcome: Batch | BatchError) -> tuple[str, str]:
+    if isinstance(outcome, BatchError):
+        return type(outcome).__name__, str(outcome)
+    return "done", outcome.status
+
+
+def test_two_threads_at_once(site18: MakeSite) -> None:
+    site = site18(DDL, TABLES)
+    for value in range(12):
+        before = published(site)
+        site.deliver(delivery(value))
+        runs = [new_id(), new_id()]
+        barrier = threading.Barrier(2, timeout=WAIT_SECONDS)
+
+        def run(run_id: str, barrier: threading.Barrier = barrier) -> Batch | BatchError:
+            barrier.wait()
+            return attempt(site, run_id=run_id)
+
+        with ThreadPoolExecutor(2) as pool:
+            outcomes = [*pool.map(run, runs)]
+        check_one_of_two(site, value, before, runs, [told_of(o) for o in outcomes])
+
+
+def test_two_processes_at_once(site18: MakeSite) -> None:
+    site = site18(DDL, TABLES)
+    for value in range(8):
+        before = published(site)
+        site.deliver(delivery(value))
+        runs = [new_id(), new_id()]
+        barrier = FORK.Barrier(2)
+        with (
+            importing(site, runs[0], start=barrier) as first,
+            importing(site, runs[1], start=barrier) as second,
+        ):
+            told = [outcome for child in (first, second) if (outcome := child.outcome())]
+        check_one_of_two(site, value, before, runs, told)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ingest.copied", "bulk_write.parsed", "bulk_write.before_check", "bulk_write.before_fence",
+        "bulk_write.before_commit", "bulk_write.after_commit", "archive.written",
+    ],
+)  # fmt: skip
+def test_a_second_run_while_the_first_is_at_work(
+    site18: MakeSite, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Given a holder that is alive, also one that holds its lease's row, when another run asks."""
+    monkeypatch.setattr(lease, "_GRACE_SECONDS", 0.2)
+    site = site18(DDL, TABLES)
+    site.load(delivery(1))
+    site.deliver(delivery(2))
+    run = new_id()
+    with Held(site, place, run) as held:
+        with pytest.raises(BusyError, match=f"is being loaded by run {run}"):
+            site.run()
+        held.let_go()
+        assert told_of(held.outcome()) == ("done", "SUCCESS")
+    check_visible(site, run, 2)
+
+
+@pytest.mark.parametrize(
+    "place", ["bulk_write.parsed", "bulk_write.before_check", "bulk_write.before_commit"]
+)
+def test_a_holder_whose_lease_connection_drops_is_ended(site18: MakeSite, place: str) -> None:
+    """Given a live publish whose lock was lost, when another run takes over, only that publishes."""
+    site = site18(DDL, TABLES)
+    first = site.load(delivery(1)).batch_id
+    site.deliver(delivery(2))
+    run, taker = new_id(), new_id()
+    with Held(site, place, run) as held:
+        assert site.sql(END_LEASE, KEY) == [(True,)]
+        assert site.run(run_id=taker).status == "SUCCESS"
+        held.let_go()
+        assert isinstance(held.outcome(), (PublishError, LeaseLostError))
+    check_visible(site, taker, 2)
+    assert published(site) == [first, taker]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ingest.copied", "checksum.read", "bulk_write.parsed", "bulk_write.before_check",
+        "bulk_write.before_fence", "bulk_write.before_commit",
+    ],
+)  # fmt: skip
+def test_a_hung_holder_is_taken_over_and_publishes_nothing_afterwards(
+    site18: MakeSite, place: str
+) -> None:
+    """Given a stopped process, when its lease has expired and it goes on after the taker."""
+    site = site18(DDL, TABLES)
+    site.settings = site.settings.model_copy(update={"lease_seconds": 1.0})
+    before = site.load(delivery(1)).batch_id
+    site.deliver(delivery(2))
+    hung, taker = new_id(), new_id()
+    with importing(site, hung, at=At(place, signal=signal.SIGSTOP)) as child:
+        child.wait_until_stopped()
+        check_stamps = site.stamps("parents"), site.stamps("children")
+        assert check_stamps == ({before: ROWS}, {before: ROWS})
+        assert site.run(run_id=taker).status == "SUCCESS"
+        child.signal(signal.SIGCONT)
+        outcome = child.outcome()
+        assert outcome is not None
+        assert outcome[0] != "done"
+    check_visible(site, taker, 2)
+    assert published(site) == [before, taker]
+    assert {b.batch_id: b.status for b in site.history()} == {
+        before: "SUPERSEDED", hung: "FAILED", taker: "SUCCESS",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["bulk_write.after_commit", "archive.written"])
+def test_what_a_hung_holder_has_published_is_finished_by_the_taker(
+    site18: MakeSite, place: str
+) -> None:
+    site = site18(DDL, TABLES)
+    site.settings = site.settings.model_copy(update={"lease_seconds": 1.0})
+    site.deliver(delivery(1))
+    hung, taker = new_id(), new_id()
+    with importing(site, hung, at=At(place, signal=signal.SIGSTOP)) as child:
+        child.wait_until_stopped()
+        ended = site.run(run_id=taker)
+        assert (ended.batch_id, ended.status) == (hung, "SUCCESS")
+        child.signal(signal.SIGCONT)
+        outcome = child.outcome()
+        assert outcome is not None
+        assert outcome[0] != "done"
+    check_visible(site, hung, 1)
+    assert published(site) == [hung]
+    (bag,) = site.settings.archive.rglob("bagit.txt")
+    assert bag.parent.name == hung
+
+
+def test_partitions_of_one_feed_at_once(site18: MakeSite) -> None:
+    """Given 8 partitions in the same tables, when they are loaded and corrected all at once."""
+    site = site18(DDL, TABLES)
+    barrier = threading.Barrier(PARTITIONS, timeout=WAIT_SECONDS)
+    rounds = 4
+
+    def work(number: int) -> list[str]:
+        key, ended = f"k{number}", []
+        barrier.wait()
+        # Half of them begin a round later, so that first loads run beside corrections.
+        for value in range(number % 2, rounds):
+            site.deliver(delivery(value, number * ROWS), key)
+            outcome = attempt(site, key)
+            assert told_of(outcome) == ("done", "SUCCESS")
+            assert isinstance(outcome, Batch)
+            ended.append(outcome.batch_id)
+        return ended
+
+    with ThreadPoolExecutor(PARTITIONS) as pool:
+        ended = [*pool.map(work, range(PARTITIONS))]
+    newest = {own[-1]: ROWS for own in ended}
+    assert site.stamps("parents") == site.stamps("children") == newest
+    assert site.sql(READ) == [(2 * ROWS * PARTITIONS, PARTITIONS, rounds - 1, rounds - 1)]
+    assert {b.batch_id for b in site.history() if b.status == "SUCCESS"} == set(newest)
+    assert {b.status for b in site.history()} == {"SUCCESS", "SUPERSEDED"}
+    assert len(site.history()) == sum(map(len, ended))
+
+
+def test_readers_see_the_old_or_the_new(site18: MakeSite) -> None:
+    site = site18(DDL, TABLES)
+    site.load(delivery(0))
+    last = 8
+    done, found = threading.Event(), list[tuple[Any, ...]]()
+
+    def read() -> None:
+        with site.database.connect("reader") as connection:
+            while not done.is_set():
+                found.extend(connection.execute(READ))
+
+    def between(value: Any) -> Any:
+        # Whatever the reader's luck, one look is from the midst of each publish.
+        found.extend(site.sql(READ))
+        return value
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        armed("bulk_write.before_check", between),
+        armed("bulk_write.before_commit", between),
+    ):
+        reader = pool.submit(read)
+        try:
+            for value in range(1, last + 1):
+                count = len(found)
+                site.load(delivery(value))
+                assert len(found) > count
+        finally:
+            done.set()
+        reader.result(WAIT_SECONDS)
+    whole = {(2 * ROWS, 1, value, value) for value in range(last + 1)}
+    assert set(found) <= whole
+    assert site.sql(READ) == [(2 * ROWS, 1, last, last)]
+
+
+def dropped(connection: Connection) -> Connection:
+    """Lose the answer to a COMMIT."""
+    connection.close()
+    message = "the connection was dropped"
+    raise psycopg.OperationalError(message)
+
+
+def ended(site: Site) -> Callable[[Connection], Connection]:
+    """End the publishing backend, as an administrator or a failover does."""
+
+    def end(connection: Connection) -> Connection:
+        assert site.sql(END_PUBLISHING) == [(True,)]
+        if connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            connection.execute("SELECT")
+        return connection
+
+    return end
+
+
+@pytest.mark.parametrize("how", ["dropped", "ended"])
+def test_a_commit_whose_answer_is_lost_counts_once(site18: MakeSite, how: str) -> None:
+    site = site18(DDL, TABLES)
+    site.load(delivery(1))
+    action = dropped if how == "dropped" else ended(site)
+    with armed("bulk_write.after_commit", action):
+        batch = site.load(delivery(2))
+    assert batch.status == "SUCCESS"
+    check_visible(site, batch.batch_id, 2)
+    assert site.run().status == "DUPLICATE"
+    assert len(published(site)) == 2
+    check_visible(site, batch.batch_id, 2)
+
+
+def test_a_backend_ended_before_its_commit_has_written_nothing(site18: MakeSite) -> None:
+    site = site18(DDL, TABLES)
+    before = site.load(delivery(1)).batch_id
+    site.deliver(delivery(2))
+    with (
+        armed("bulk_write.before_commit", ended(site)),
+        pytest.raises(PublishError, match="SQLSTATE 57P01"),
+    ):
+        site.run()
+    assert site.newest().status == "FAILED"
+    check_visible(site, before, 1)
+    batch = site.run()
+    check_visible(site, batch.batch_id, 2)
+    assert published(site) == [before, batch.batch_id]
+
+
+def test_a_backend_ended_around_its_commit_counts_once_or_not(site18: MakeSite) -> None:
+    site = site18(DDL, TABLES)
+    before = site.load(delivery(0)).batch_id
+    dice = random.Random(20240501)  # noqa: S311  # moments, not secrets
+    counts = 1
+    for value in range(1, 13):
+        site.deliver(delivery(value))
+        run, threads = new_id(), list[threading.Thread]()
+
+        def end(seconds: float) -> None:
+            with site.database.connect("end") as connection:
+                time.sleep(seconds)
+                connection.execute(END_PUBLISHING)
+
+        def soon(connection: Connection, threads: list[threading.Thread] = threads) -> Connection:
+            threads.append(threading.Thread(target=end, args=(dice.uniform(0, 0.004),)))
+            threads[0].start()
+            time.sleep(dice.uniform(0, 0.008))
+            return connection
+
+        with armed("bulk_write.before_commit", soon):
+            outcome = attempt(site, run_id=run)
+        threads[0].join()
+        if isinstance(outcome, BatchError):
+            assert site.newest().status == "FAILED"
+            check_visible(site, before, value - 1)
+            before = site.run().batch_id
+        else:
+            before = run
+        counts += 1
+        check_visible(site, before, value)
+        assert len(published(site)) == counts
+
+
+class Held:
+    """A run in a thread that waits at a place until it is let go."""
+
+    def __init__(self, site: Site, place: str, run_id: str) -> None:
+        self._arrived, self._go = threading.Event(), threading.Event()
+        self._pool = ThreadPoolExecutor(1)
+        self._armed = armed(place, self._wait)
+        self._site, self._run_id = site, run_id
+
+    def __enter__(self) -> Held:
+        self._armed.__enter__()
+        self._future = self._pool.submit(attempt, self._site, run_id=self._run_id)
+        assert self._arrived.wait(WAIT_SECONDS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
+        self._armed.__exit__(None, None, None)
+        self._pool.shutdown()
+
+    def let_go(self) -> None:
+        """Let the run go on."""
+        self._go.set()
+
+    def outcome(self) -> Batch | BatchError:
+        """Wait for the run's end."""
+        return self._future.result(WAIT_SECONDS)
+
+    def _wait(self, value: Any) -> Any:
+        # Only the first to arrive is held; a taker passes the same place.
+        if not self._arrived.is_set():
+            self._arrived.set()
+            assert self._go.wait(WAIT_SECONDS)
+        return value

@@ -1,0 +1,156 @@
+"""Imports in processes of their own, which tests stop and kill: at a failpoint or at any moment."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+# What a run needs, imported once by the server from which the processes are forked.
+from batch_pipelines.engine.failpoints import armed
+from batch_pipelines.engine.reading import aggregates as _aggregates  # noqa: F401
+from batch_pipelines.engine.work import explain
+from tests.support_engine import KEY, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection as Pipe
+    from multiprocessing.context import ForkServerProcess
+    from multiprocessing.synchronize import Barrier
+
+    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.postgres.database import Database
+    from batch_pipelines.engine.settings import Settings
+
+# Forked from a process without threads, which pytest's own is not.
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload([__name__])
+_JOIN_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class At:
+    """A signal that a process sends itself.
+
+    Attributes:
+        place: The failpoint.
+        times: How often it is passed until then.
+        signal: The signal.
+    """
+
+    place: str
+    times: int = 1
+    signal: int = signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Started:
+    """An import in a process of its own.
+
+    Attributes:
+        run_id: Its run id.
+        process: The process.
+    """
+
+    run_id: str
+    process: ForkServerProcess
+    _answer: Pipe
+
+    def outcome(self) -> tuple[str, str] | None:
+        """Wait for its end.
+
+        Returns:
+            Name of the error's type and its message, or `done` and the batch's status; None if the
+            process was killed.
+        """
+        self.process.join(_JOIN_SECONDS)
+        assert self.process.exitcode is not None, "the import hangs"
+        if self.process.exitcode == -signal.SIGKILL:
+            return None
+        answer: tuple[str, str] = self._answer.recv()
+        return answer
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def wait_until_stopped(self) -> None:
+        """Wait until it has stopped itself."""
+        ps = psutil.Process(self.process.pid)
+        while ps.status() != psutil.STATUS_STOPPED:
+            self.process.join(0.02)
+            assert self.process.exitcode is None, self.outcome()
+
+
+@contextmanager
+def importing(
+    site: Site,
+    run_id: str,
+    *,
+    at: At | None = None,
+    start: Barrier | None = None,
+    key: str = KEY,
+) -> Iterator[Started]:
+    """Run the five stages in a process, which is gone at the end of the block.
+
+    Args:
+        site: Where; its feed's delivery has landed.
+        run_id: The run's id.
+        at: A signal that it sends itself.
+        start: It waits here before it begins.
+        key: The partition.
+
+    Yields:
+        The import.
+    """
+    answer, told = FORK.Pipe(duplex=False)
+    what = (site.database, site.settings, site.feed, key, run_id, at, start, told)
+    process = FORK.Process(target=_main, args=what, daemon=True)
+    process.start()
+    told.close()
+    try:
+        yield Started(run_id, process, answer)
+    finally:
+        process.kill()
+        process.join()
+        process.close()
+        answer.close()
+
+
+def _main(
+    database: Database,
+    settings: Settings,
+    feed: Feed,
+    key: str,
+    run_id: str,
+    at: At | None,
+    start: Barrier | None,
+    told: Pipe,
+) -> None:
+    passed = 0
+
+    def pass_by(value: Any) -> Any:
+        nonlocal passed
+        passed += 1
+        if at is not None and passed == at.times:
+            os.kill(os.getpid(), at.signal)
+        return value
+
+    try:
+        with ExitStack() as stack:
+            connection = stack.enter_context(database.connect("test"))
+            if at is not None:
+                stack.enter_context(armed(at.place, pass_by))
+            if start is not None:
+                start.wait(_JOIN_SECONDS)
+            batch = Site(database, settings, feed, connection).run(key, run_id=run_id)
+    except Exception as error:  # noqa: BLE001  # the test judges
+        told.send((type(error).__name__, explain(error)))
+    else:
+        told.send(("done", batch.status))
