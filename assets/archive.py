@@ -3,7 +3,7 @@
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from assets.common import MEGABYTE, batch_metadata, stage_asset
+from assets.common import batch_metadata, stage_asset
 from batch_pipelines.engine.archive import archive
 from batch_pipelines.engine.feeds import Feed
 from resources.batches import Batches
@@ -37,7 +37,7 @@ def archive_asset(feed: Feed) -> dg.AssetsDefinition:
             if bag is None
             else {
                 "bag": dg.MetadataValue.path(bag.bag_path),
-                "megabytes": bag.payload_bytes / MEGABYTE,
+                "bytes": bag.payload_bytes,
                 "tagmanifest_sha256": bag.tagmanifest_sha256,
                 "verified_at": bag.verified_at.isoformat(),
             }

@@ -34,12 +34,19 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
         balance: list[dict[str, Cell]] = [
             {
                 "table": each.target_table,
-                "source records": each.source_records,
+                "records": each.source_records,
                 "inserted": each.inserted,
                 "updated": each.updated,
                 "unchanged": each.unchanged,
                 "removed": each.removed,
-                "digest": f"{each.digest_sum:x}.{each.digest_moment:x}",
+            }
+            for each in result.tables
+        ]
+        digests: list[dict[str, Cell]] = [
+            {
+                "table": each.target_table,
+                "sum": f"{each.digest_sum:x}",
+                "second moment": f"{each.digest_moment:x}",
             }
             for each in result.tables
         ]
@@ -57,6 +64,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
                 "dagster/table_name": names,
                 "dagster/column_schema": dg.TableSchema(columns),
                 "balance": table(balance),
+                "row_digests": table(digests),
                 **({"rows_per_second": round(rows / result.seconds)} if result.worked else {}),
                 **({"superseded": result.superseded} if result.superseded else {}),
             }

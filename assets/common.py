@@ -69,7 +69,8 @@ def batch_metadata(batch: Batch, *, worked: bool) -> dict[str, RawMetadataValue]
     """
     found: dict[str, RawMetadataValue] = {
         "batch_id": dg.MetadataValue.text(batch.batch_id),
-        "status": dg.MetadataValue.text(batch.status),
+        # What it was when the stage ended.
+        "batch_status": dg.MetadataValue.text(batch.status),
         "outcome": dg.MetadataValue.text("done" if worked else "nothing to do, as recorded before"),
     }
     if batch.duplicate_of is not None:

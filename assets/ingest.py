@@ -3,7 +3,7 @@
 import dagster as dg
 import pydantic
 
-from assets.common import MEGABYTE, batch_metadata, hexadecimal, stage_asset, table
+from assets.common import batch_metadata, hexadecimal, stage_asset, table
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ingest import ingest
 from resources.batches import Batches, report_dead
@@ -56,13 +56,12 @@ def ingest_asset(feed: Feed) -> dg.AssetsDefinition:
             }
             for file in result.files
         ]
-        size = sum(file.size for file in result.files)
         return dg.MaterializeResult(
             metadata={
                 **batch_metadata(result.batch, worked=result.duplicate_of is None),
                 **({} if result.duplicate_of is None else {"duplicate_of": result.duplicate_of}),
                 "files": table(files),
-                "megabytes": round(size / MEGABYTE, 3),
+                "bytes": sum(file.size for file in result.files),
             }
         )
 

@@ -56,10 +56,10 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
             yield from _results(work.key, each.table, found.get(each.table))
         # Before the materialization: a partition that is visible and wrong must not turn green.
         require_valid(result)
+        several = len(result.tables) > 1
         rows: list[dict[str, Cell]] = [
             {
-                "table": each.target_table,
-                "check": check.name,
+                "check": f"{each.target_table} {check.name}" if several else check.name,
                 "expected": _shortened(check.expected),
                 "actual": _shortened(check.actual),
                 "status": check.status,

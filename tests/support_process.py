@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 # Forked from a process without threads, which pytest's own is not.
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload([__name__])
+_ROOT = Path(__file__).parents[1]
 _JOIN_SECONDS = 60
 
 
@@ -109,6 +112,9 @@ def importing(
     Yields:
         The import.
     """
+    with chdir(_ROOT):
+        # It finds what it is to import in advance from the folder where it starts.
+        forkserver.ensure_running()
     answer, told = FORK.Pipe(duplex=False)
     what = (site.database, site.settings, site.feed, key, run_id, at, start, told)
     process = FORK.Process(target=_main, args=what, daemon=True)
@@ -134,6 +140,7 @@ def _main(
     told: Pipe,
 ) -> None:
     passed = 0
+    os.chdir(settings.root)
 
     def pass_by(value: Any) -> Any:
         nonlocal passed

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,9 @@ from batch_pipelines.instance import prepared
 
 _HOST = "127.0.0.1"
 _WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
+# Dagster's code servers end within a second of it. A run may take longer; ended by force it is
+# completed by the next one.
+_PATIENCE_SECONDS, _POLL_SECONDS = 10.0, 0.05
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -68,7 +73,18 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
         for ending in _ENDINGS:
             signal.signal(ending, end)
         code = process.wait()
+    _outlive(process.pid)
     return 0 if asked else code
+
+
+def _outlive(group: int) -> None:
+    """Wait for the last of Dagster's processes: the database under them is about to stop."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(_POLL_SECONDS)
+        os.killpg(group, signal.SIGKILL)
 
 
 def _require_free(port: int) -> None:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.settings import Settings
 
 _FAILED, _PARTIAL = 1, 3
+# As workspace.yaml names it: without this tag the UI's pages of jobs and its timeline show no run
+# that was not launched from there.
+_LOCATION = "__repository__@batch_pipelines"
 _INTERRUPTED = "Interrupted."
 # Dagster's own log of each step goes to its event log; on the terminal only what is wrong.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -144,7 +147,10 @@ class _Importer:
             instance=self._instance,
             partition_key=key,
             run_config=_QUIET | {"ops": ops},
-            tags={"batch-pipelines/requested_by": f"{_user()} (command line)"},
+            tags={
+                "batch-pipelines/requested_by": f"{_user()} (command line)",
+                ".dagster/repository": _LOCATION,
+            },
             raise_on_error=False,
         )
         with self._database.connect("import") as connection:

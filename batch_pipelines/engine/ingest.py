@@ -200,7 +200,8 @@ def _copy(source: Path, target: Path) -> tuple[int, int, str, list[Checksum]]:
     chunks: list[Checksum] = []
     began = time.perf_counter()
     with source.open("rb") as reading, target.open("xb") as writing:
-        while chunk := reading.read(files.CHUNK_BYTES):
+        # No further than the file went: a sender who goes on writing must not fill our disk.
+        while size <= before.st_size and (chunk := reading.read(files.CHUNK_BYTES)):
             started = time.perf_counter()
             sha256.update(chunk)
             crc = crc32c.crc32c(chunk, crc)

@@ -74,6 +74,9 @@ def _read_manifest(path: Path, data: Sequence[Path]) -> dict[str, Promise]:
         promises = {}
         for row in rows:
             where = f"{path}:{rows.line_num}"
+            if row["file_name"] in promises:
+                message = f"{where}: {row['file_name']} stands twice. Deliver the manifest again."
+                raise DeliveryError(message)
             crc, size = (row.get("crc32c") or "").strip(), (row.get("size") or "").strip()
             if size and not size.isdecimal():
                 message = f"{where}: size must be a number of bytes. Deliver the manifest again."

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import crc32c
 from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP, read_tables
@@ -27,9 +28,11 @@ from batch_pipelines.engine.work import batch_for, explain, recorded
 from batch_pipelines.engine.writing.copying import table_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.files import ImportFile
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.work import Work
     from batch_pipelines.engine.writing.copying import TableSource
@@ -111,6 +114,7 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
             continue
         log = proofs.open_validation(connection, batch.batch_id, work.run_id, table.full_name)
         try:
+            _require_copies(own, folder)
             found = _validate_table(connection, table_source(table, own, folder), batch)
         except Exception as error:
             proofs.abandon_validation(connection, log, explain(error))
@@ -125,6 +129,24 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
         batches.mark_validated(connection, batch.batch_id, status="VALIDATION_FAILED", why=why)
     else:
         batches.mark_validated(connection, batch.batch_id, status="SUCCESS")
+
+
+def _require_copies(staged: Sequence[ImportFile], folder: Path) -> None:
+    """Refuse a staged copy that is not what was loaded: the rows are not to blame for it."""
+    for file in staged:
+        crc = 0
+        try:
+            with (folder / file.file_name).open("rb") as reading:
+                while chunk := reading.read(files.CHUNK_BYTES):
+                    crc = crc32c.crc32c(chunk, crc)
+        except OSError:
+            crc = -1
+        if crc != file.crc32c:
+            message = (
+                f"{file.file_name}: its staged copy is {'gone' if crc < 0 else 'damaged'}. The rows "
+                "are published but not validated. Import the partition again with --force."
+            )
+            raise ValidationError(message)
 
 
 def _validate_table(connection: Connection, source: TableSource, batch: Batch) -> TableValidation:

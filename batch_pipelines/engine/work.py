@@ -207,6 +207,7 @@ def recorded(connection: Connection, work: Work, batch_id: str, stage: Stage) ->
     batches.resume(connection, batch_id)
     try:
         yield
+        batches.end_stage(connection, batch_id, stage)
     except LeaseLostError:
         # The batch belongs to another run now, which has written down what became of it.
         raise
@@ -224,7 +225,6 @@ def recorded(connection: Connection, work: Work, batch_id: str, stage: Stage) ->
         if isinstance(error, psycopg.Error):
             raise PublishError(why) from None
         raise
-    batches.end_stage(connection, batch_id, stage)
 
 
 def explain(error: BaseException) -> str:

@@ -62,7 +62,7 @@ def test_each_stage_shows_what_it_did(shop: Shop) -> None:
         "note": "text",
     }  # fmt: skip
     (balance,) = written["balance"].records
-    assert (balance.data["source records"], balance.data["inserted"]) == (5, 5)
+    assert (balance.data["records"], balance.data["inserted"]) == (5, 5)
     assert written["rows_per_second"] > 0
 
     checks = {each.data["check"]: each.data for each in seen["validate"]["checks"].records}

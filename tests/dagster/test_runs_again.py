@@ -121,7 +121,7 @@ def test_one_stage_alone_of_a_finished_partition_reports(shop: Shop) -> None:
         alone = shop.run(DAY, stage)
         assert alone.success
         seen = metadata_of(alone, stage)
-        assert (seen["batch_id"], seen["status"]) == (first.run_id, "SUCCESS")
+        assert (seen["batch_id"], seen["batch_status"]) == (first.run_id, "SUCCESS")
         assert seen["outcome"].startswith("nothing to do")
         runs.append(alone.run_id)
     assert shop.rows() == before

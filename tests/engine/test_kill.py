@@ -149,7 +149,7 @@ def test_a_correction_killed_at_each_place_of_its_publish(
     site18: MakeSite, undisturbed: list[list[Any]]
 ) -> None:
     site = site18(DDL, TABLES)
-    before = site.load(DELIVERIES[0]).batch_id
+    before: str | None = site.load(DELIVERIES[0]).batch_id
     for number, at in enumerate(PUBLISHING, 1):
         revision = number % 2
         site.deliver(DELIVERIES[revision])

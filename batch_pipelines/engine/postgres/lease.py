@@ -131,8 +131,12 @@ class Lease:
 
         Args:
             connection: The connection that is about to write, in autocommit mode.
+
+        Raises:
+            LeaseLostError: Another run has taken over.
         """
-        connection.execute(_WORKER, (self.feed, self.key, self.token))
+        if not connection.execute(_WORKER, (self.feed, self.key, self.token)).rowcount:
+            raise LeaseLostError(self._lost())
 
     def fence(self, connection: Connection) -> None:
         """Check, inside a transaction, that the lease is still ours; hold its row until the end.
@@ -145,12 +149,7 @@ class Lease:
         """
         row = connection.execute(_FENCE, (self.token, self.feed, self.key)).fetchone()
         if row is None or not row[0]:
-            message = (
-                f"{self.feed}/{self.key}: run {self.run_id} no longer holds the lease, another run "
-                f"took over or it expired; nothing was written. `batch-pipelines show "
-                f"{self.feed}/{self.key}` tells who works on it now."
-            )
-            raise LeaseLostError(message)
+            raise LeaseLostError(self._lost())
 
     def close(self) -> None:
         """Release the lease; if its connection is gone, the server has released it already."""
@@ -162,6 +161,13 @@ class Lease:
             return
         finally:
             self._connection.close()
+
+    def _lost(self) -> str:
+        return (
+            f"{self.feed}/{self.key}: run {self.run_id} no longer holds the lease, another run "
+            f"took over or it expired; nothing was written. `batch-pipelines show "
+            f"{self.feed}/{self.key}` tells who works on it now."
+        )
 
     def _renew(self) -> None:
         wanted = {
@@ -255,7 +261,11 @@ def _lock_key(feed: str, key: str) -> int:
 
 
 def _who(feed: str, key: str, held: tuple[Any, ...] | None) -> str:
-    who = f"run {held[0]} ({held[1]}, lease until {held[5]})" if held else "another session"
+    # A released row names the holder before: who has the lock now has yet to write its own.
+    if held is None or held[4]:
+        who = "another session"
+    else:
+        who = f"run {held[0]} ({held[1]}, lease until {held[5]})"
     return (
         f"{feed}/{key} is being loaded by {who}; nothing was done. Wait for it, or end it and run "
         "the same command again."

@@ -12,8 +12,10 @@ import hashlib
 import re
 import shutil
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Self
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from psycopg import sql
 
@@ -50,8 +52,8 @@ class Aggregate:
 
     Attributes:
         values: How many are not null.
-        total: Their exact sum as text (numbers: themselves; text and bytes: octets; times: seconds
-            or days; booleans: how many are true), or None where adding is not exact.
+        total: Their exact sum as text (numbers: themselves; text and bytes: octets; times:
+            microseconds; dates: days; booleans: how many are true), or None where adding is not exact.
         bounds: A hash of the smallest and the largest, or None where they are not compared.
     """
 
@@ -92,11 +94,12 @@ _TEXT = _Recipe(
 # that no side's way of printing them matters.
 _FLOAT8 = _Recipe("DOUBLE", None, None, "{c}", "{c}")
 _FLOAT4 = _Recipe("FLOAT", None, None, "{c}::float8", "{c}::DOUBLE")
+_BOOLEAN, _BLOB = "BOOLEAN", "BLOB"
 _RECIPES: Mapping[int, _Recipe] = {
     16: _Recipe(
-        "BOOLEAN", "count(*) FILTER (WHERE {c})", "count(*) FILTER (WHERE {c})", None, None
+        _BOOLEAN, "count(*) FILTER (WHERE {c})", "count(*) FILTER (WHERE {c})", None, None
     ),
-    17: _Recipe("BLOB", "sum(octet_length({c}))", "sum(octet_length({c}))", None, None),
+    17: _Recipe(_BLOB, "sum(octet_length({c}))", "sum(octet_length({c}))", None, None),
     20: _INTEGER,
     21: _INTEGER,
     23: _INTEGER,
@@ -122,7 +125,7 @@ _RECIPES: Mapping[int, _Recipe] = {
     2950: _Recipe("UUID", None, None, '{c}::text COLLATE "C"', "{c}::VARCHAR"),
 }  # fmt: skip
 _NUMERIC_OID = 1700
-_ADDABLE_DIGITS = 18
+_ADDABLE_DIGITS = 28
 _FEW = 5
 
 
@@ -227,17 +230,16 @@ class SecondReader:
         return " UNION ALL ".join(self._file(file) for file in self._source.files)
 
     def _file(self, file: ImportFile) -> str:
-        path, written = self._source.folder / file.file_name, file.format == "csv"
-        names = source_columns(path, file.format)
+        names, written, scan = _SCANS[file.format](self._source.folder / file.file_name)
         # By place and not by name: to DuckDB names that differ in case only are the same.
         columns = ", ".join(
-            f"{_cast(column, f'c{names.index(column.name)}', written=written)} AS v{place}"
-            for place, column in enumerate(self._source.columns)
+            f"{_cast(c, f'c{names.index(c.name)}', written=c.name in written)} AS v{place}"
+            for place, c in enumerate(self._source.columns)
         )
         places = ", ".join(f"c{place}" for place in range(len(names)))
         # Where a line is a single field, DuckDB reads an empty line as a null, and we as no record.
-        where = " WHERE c0 IS NOT NULL" if written and len(names) == 1 else ""
-        return f"SELECT {columns} FROM {_scan(path, written=written)} AS t({places}){where}"
+        where = " WHERE c0 IS NOT NULL" if file.format == "csv" and len(names) == 1 else ""
+        return f"SELECT {columns} FROM {scan} AS t({places}){where}"
 
     def _one(self, query: str) -> tuple[str, ...]:
         import duckdb  # noqa: PLC0415
@@ -260,23 +262,48 @@ def _cast(column: Column, name: str, *, written: bool) -> str:
     recipe = _recipe(column)
     if recipe is None:
         return f"{name}::VARCHAR"
-    if recipe.duckdb_type == "BLOB" and written:
+    if recipe.duckdb_type == _BLOB and written:
         return f"from_hex({name}[3:])"
+    if recipe.duckdb_type == _BOOLEAN and written:
+        # PostgreSQL's other two words for them, which DuckDB does not know.
+        return (
+            f"CASE lower({name}) WHEN 'on' THEN true WHEN 'off' THEN false ELSE {name}::BOOLEAN END"
+        )
     return f"{name}::{recipe.duckdb_type}"
 
 
-def _scan(path: Path, *, written: bool) -> str:
+def _csv(path: Path) -> tuple[list[str], set[str], str]:
+    """Give a file's column names, which of them are written out as text, and what scans it."""
+    names, empty_lines = _csv_header(path)
+    columns = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(names)))
+    # Nothing is left to be guessed: DuckDB would take lines that begin with # for comments.
+    scan = (
+        f"read_csv([{_literal(path)}], auto_detect=false, columns={{{columns}}}, header=true, "
+        f"skip={empty_lines}, delim=',', quote='\"', escape='\"', nullstr='', "
+        "allow_quoted_nulls=false, strict_mode=false, parallel=false, hive_partitioning=false, "
+        f"max_line_size={_LINE_BYTES}, buffer_size={_BUFFER_BYTES})"
+    )
+    return names, set(names), scan
+
+
+def _parquet(path: Path) -> tuple[list[str], set[str], str]:
+    schema = pq.read_schema(path)
+    kinds = {
+        each.name: each.type.value_type if pa.types.is_dictionary(each.type) else each.type
+        for each in schema
+    }
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    written = {name for name, kind in kinds.items() if any(is_text(kind) for is_text in texts)}
+    return list(kinds), written, f"read_parquet([{_literal(path)}], hive_partitioning=false)"
+
+
+_SCANS = {"csv": _csv, "parquet": _parquet}
+
+
+def _literal(path: Path) -> str:
     # A bracket makes a wildcard in a file's name stand for itself.
     name = re.sub(r"([*?\[])", r"[\1]", str(path))
-    literal = "'" + name.replace("'", "''") + "'"
-    if not written:
-        return f"read_parquet([{literal}], hive_partitioning=false)"
-    return (
-        f"read_csv([{literal}], header=true, all_varchar=true, delim=',', quote='\"', escape='\"', "
-        "nullstr='', allow_quoted_nulls=false, comment='', strict_mode=false, sample_size=1, "
-        f"parallel=false, hive_partitioning=false, max_line_size={_LINE_BYTES}, "
-        f"buffer_size={_BUFFER_BYTES})"
-    )
+    return "'" + name.replace("'", "''") + "'"
 
 
 def source_columns(path: Path, file_format: str) -> list[str]:
@@ -289,10 +316,14 @@ def source_columns(path: Path, file_format: str) -> list[str]:
     Returns:
         Column names in the file's order.
     """
-    if file_format == "parquet":
-        return list(pq.read_schema(path).names)
+    names, *_ = _SCANS[file_format](path)
+    return names
+
+
+def _csv_header(path: Path) -> tuple[list[str], int]:
+    """Read the column names; also how many empty lines stand before them."""
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        return next(row for row in csv.reader(lines) if row)
+        return next((row, place) for place, row in enumerate(csv.reader(lines)) if row)
 
 
 def _recipe(column: Column) -> _Recipe | None:
@@ -300,7 +331,7 @@ def _recipe(column: Column) -> _Recipe | None:
         return None
     if column.wire.oid == _NUMERIC_OID:
         kind = column.type_name.replace("numeric", "DECIMAL")
-        # DuckDB adds decimals up in 38 digits, which leaves 20 for the number of rows.
+        # DuckDB adds decimals up in 38 digits, which leaves 10 for the number of rows.
         total = "sum({c})" if column.wire.arrow.precision <= _ADDABLE_DIGITS else None
         return _Recipe(kind, total, total, "{c}", "{c}")
     return _RECIPES[column.wire.oid]
@@ -314,6 +345,9 @@ def _aggregates(columns: Sequence[Column], row: Sequence[object]) -> dict[str, A
             # Equal floats print differently in the two; repr is the same for both, and adding zero
             # makes one zero of the two.
             low, high = repr(float(str(low)) + 0.0), repr(float(str(high)) + 0.0)
+        elif low is not None and column.wire is not None and column.wire.oid == _NUMERIC_OID:
+            # DuckDB leaves the zero before the point out where the type has no place for one.
+            low, high = f"{Decimal(str(low)):f}", f"{Decimal(str(high)):f}"
         bounds = None
         if low is not None:
             bounds = hashlib.sha256(f"{low}\0{high}".encode()).hexdigest()[:12]

@@ -184,7 +184,7 @@ def _parse_csv(path: Path, columns: tuple[Column, ...], *, typed: bool) -> Itera
     try:
         with _Careful(path) as file:
             file.seek(start)
-            yield from pyarrow.csv.open_csv(
+            batches = pyarrow.csv.open_csv(
                 file,
                 read_options=pyarrow.csv.ReadOptions(
                     column_names=[c.name for c in columns],
@@ -202,6 +202,7 @@ def _parse_csv(path: Path, columns: tuple[Column, ...], *, typed: bool) -> Itera
                     quoted_strings_can_be_null=False,
                 ),
             )
+            yield from (batch for batch in batches if batch.num_rows)  # empty lines make empty ones
     except pa.ArrowInvalid:
         message = wrong[0] if wrong else (
             f"{path.name}: not readable as CSV, or a record is longer than "
@@ -225,10 +226,11 @@ class _Careful(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read at most so many bytes, never up to between CR and LF; the last end with a line end."""
         content = super().read(-1 if size is None or size < 0 else max(size - 1, 1)) or b""
-        if whole := content.rstrip(b"\r"):
+        if self.tell() < self._size:
+            whole = content.rstrip(b"\r") or content
             self.seek(len(whole) - len(content), os.SEEK_CUR)
-            content = whole
-        if not self._ended and self.tell() == self._size:
+            return whole
+        if not self._ended:
             self._ended = True
             content += b"\n"
         return content

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy.typing as npt
+    import psycopg
 
     from batch_pipelines.engine.catalog import Column, TableInfo
     from batch_pipelines.engine.ledger.files import ImportFile
@@ -302,12 +303,15 @@ def _copy(
     encoder = pgpq.ArrowToPostgresBinaryEncoder(schema)
     sent = 0
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(encoder.write_header())
+        _send(copy, encoder.write_header())
         for batch in batches:
-            passed = failpoint("bulk_write.parsed", batch)
-            encoded = memoryview(failpoint("bulk_write.encoded", encoder.write_batch(passed)))
-            for start in range(0, len(encoded), _WRITE_BYTES):
-                copy.write(encoded[start : start + _WRITE_BYTES])
+            _send(copy, encoder.write_batch(failpoint("bulk_write.parsed", batch)))
             sent += batch.num_rows
-        copy.write(encoder.finish())
+        _send(copy, encoder.finish())
     return sent
+
+
+def _send(copy: psycopg.Copy, encoded: bytes) -> None:
+    content = memoryview(failpoint("bulk_write.encoded", encoded))
+    for start in range(0, len(content), _WRITE_BYTES):
+        copy.write(content[start : start + _WRITE_BYTES])

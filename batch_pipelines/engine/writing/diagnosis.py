@@ -37,7 +37,8 @@ SELECT {file}, {record} FROM (
 WHERE time > 1 ORDER BY {file}, {record} LIMIT 1
 """)
 _FIRST_TAKEN = sql.SQL("""
-SELECT {place} FROM {staged} s JOIN {table} t ON {same} AND t.{stamp} IS DISTINCT FROM {superseded}
+SELECT {place} FROM {staged} s JOIN {table} t ON {same}
+WHERE {superseded}::uuid IS NULL OR t.{stamp} IS DISTINCT FROM {superseded}::uuid
 ORDER BY {place} LIMIT 1
 """)
 _LOSSY = sql.SQL("""

@@ -49,7 +49,7 @@ SELECT count(*), count(*) FILTER (WHERE {changed})
 FROM {table} t JOIN {staged} s ON {same_key} WHERE t.{stamp} = {old}
 """)
 _UPDATE = sql.SQL("""
-UPDATE {table} t SET {assignments}, {stamp} = s.{stamp}
+UPDATE {table} t SET {assignments}
 FROM {staged} s WHERE {same_key} AND t.{stamp} = {old}
 """)
 _INSERT_NEW = sql.SQL("""
@@ -197,7 +197,8 @@ def _diff(
     kept, updated = (int(value) for value in row or (0, 0))
     reset = [sql.SQL("{} = DEFAULT").format(sql.Identifier(name)) for name in dropped]
     _refuse_update_effects(connection, source, superseded, parts)
-    parts["assignments"] = sql.SQL(", ").join([*_assignments(source), *reset])
+    stamp = sql.SQL("{0} = s.{0}").format(_STAMP)
+    parts["assignments"] = sql.SQL(", ").join([*_assignments(source), *reset, stamp])
     connection.execute(_UPDATE.format(**parts))
     connection.execute(_INSERT_NEW.format(**parts))
     return Put(sent, updated, kept - updated)

@@ -17,6 +17,7 @@ from batch_pipelines.engine.reading import readers
 from batch_pipelines.engine.reading.convert import to_wire
 from batch_pipelines.engine.reading.readers import Chunk, read_chunks
 from tests.engine.reading.test_convert import REFUSED
+from tests.engine.reading.test_count import quoted
 from tests.support_columns import OIDS, column_of, table_of
 
 if TYPE_CHECKING:
@@ -105,10 +106,6 @@ def test_known_files(
 
 
 FIELDS = st.text('ab",;\n\r é中\u2028', max_size=8)
-
-
-def quoted(field: str) -> str:
-    return '"{}"'.format(field.replace('"', '""')) if set('",\r\n') & set(field) else field
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

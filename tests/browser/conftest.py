@@ -1,0 +1,183 @@
+"""`batch-pipelines dev` on a small feed, and a browser that looks at it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import psycopg
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from batch_pipelines.engine.postgres.database import DATA_DATABASE
+from batch_pipelines.engine.postgres.server import EmbeddedServer
+from tests.support_shop import FEED, command, deliver, environment, open_shop, orders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Page
+
+EARLIER = "2024-04-30"
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# No sandbox, since that needs a user who is not root; and none of a browser's own network traffic.
+_FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+_PATIENCE_MS = 60_000  # a busy machine of two cores takes seconds to show a page
+_REGISTER = """
+mutation ($key: String!) {
+  addDynamicPartition(
+    partitionsDefName: "orders"
+    partitionKey: $key
+    repositorySelector: {
+      repositoryLocationName: "batch_pipelines", repositoryName: "__repository__"
+    }
+  ) { __typename }
+}
+"""
+_BATCH = """
+SELECT batch_id::text, status, requested_by FROM batch_audit.import_history
+WHERE feed = 'orders' AND partition_key = %s
+"""
+
+
+@dataclass(frozen=True)
+class Dev:
+    """A running `batch-pipelines dev`.
+
+    Attributes:
+        url: Where the UI is.
+        folder: The shop's.
+        server: The embedded server under it.
+        process: The command itself.
+    """
+
+    url: str
+    folder: Path
+    server: EmbeddedServer
+    process: psutil.Popen
+
+    def register(self, key: str) -> None:
+        """Add a partition to the feed, as the landing sensor or the UI's own form would."""
+        asked = {"query": _REGISTER, "variables": {"key": key}}
+        request = urllib.request.Request(  # noqa: S310  # our own, on loopback
+            f"{self.url}/graphql",
+            json.dumps(asked).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            found = json.load(answer)
+        assert found["data"]["addDynamicPartition"]["__typename"] == (
+            "AddDynamicPartitionSuccess"
+        ), found
+
+    def batch(self, key: str) -> tuple[str, str, str] | None:
+        """What the ledger says of a partition's one batch: its id, state and who asked for it."""
+        with psycopg.connect(self.server.url(DATA_DATABASE)) as connection:
+            rows = connection.execute(_BATCH, (key,)).fetchall()
+        assert len(rows) <= 1
+        return rows[0] if rows else None
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's program."""
+    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if found is None:
+        why = f"no browser: none of {', '.join(_BROWSERS)} is on the PATH (scripts/browser.sh)"
+        if os.environ.get("BATCH_PIPELINES_BROWSER_REQUIRED") == "1":
+            pytest.fail(why)
+        pytest.skip(why)
+    return found
+
+
+@pytest.fixture
+def dev(chromium: str, tmp_path: Path) -> Iterator[Dev]:
+    """The UI of the shop, where one partition has been imported from the command line."""
+    # So long that the landing sensor takes nothing by itself; what it shall take is made older.
+    open_shop(tmp_path, settle_seconds=3600)
+    surroundings = environment(tmp_path, tmp_path / "home")
+    server = EmbeddedServer(home=tmp_path / "home")
+    deliver(tmp_path, EARLIER, orders(5))
+    imported = command("import", FEED, "--batch", EARLIER, environment=surroundings)
+    assert imported.returncode == 0, imported.stderr
+    port = free_port()
+    log = tmp_path / "dev.log"
+    with log.open("w") as output:
+        process = psutil.Popen(
+            [sys.executable, "-m", "batch_pipelines", "dev", "--port", str(port)],
+            env=surroundings, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(f"{url}/server_info", process, log)
+            yield Dev(url, tmp_path, server, process)
+        finally:
+            children = process.children(recursive=True)
+            process.terminate()
+            _, left = psutil.wait_procs([process, *children], timeout=60)
+            for each in left:
+                each.kill()
+            running = server.is_running()
+            server.stop(force=True)
+            shutil.rmtree(server.folder, ignore_errors=True)
+            shutil.rmtree(server.socket_folder, ignore_errors=True)
+    assert left == [], "`dev` left processes behind"
+    assert process.returncode == 0
+    assert not running, "`dev` left its database running"
+
+
+@pytest.fixture
+def page(chromium: str, dev: Dev, tmp_path: Path) -> Iterator[Page]:
+    """A browser's page, 1400 by 900 pixels."""
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium, args=_FLAGS) as browser,
+    ):
+        page = browser.new_page(viewport={"width": 1400, "height": 900}, base_url=dev.url)
+        page.set_default_timeout(_PATIENCE_MS)
+        expect.set_options(timeout=_PATIENCE_MS)
+        try:
+            yield page
+        finally:
+            # What was seen last: it tells more of a failure than its trace.
+            page.screenshot(path=tmp_path / "last.png")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """The folder where screenshots are kept: BATCH_PIPELINES_SCREENSHOTS, or the test's own."""
+    folder = Path(os.environ.get("BATCH_PIPELINES_SCREENSHOTS") or tmp_path / "pictures")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, process: psutil.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310  # our own, on loopback
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)

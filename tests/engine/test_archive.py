@@ -1,0 +1,328 @@
+"""A validated batch is put away in a bag that any BagIt tool accepts, and read back before it counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import bagit
+import crc32c
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from batch_pipelines.engine.archive import archive
+from batch_pipelines.engine.errors import ArchiveError, StageOrderError
+from batch_pipelines.engine.failpoints import armed
+from batch_pipelines.engine.ledger import batches, files, proofs
+from batch_pipelines.engine.ledger.batches import STAGES
+from tests.support_engine import new_id
+
+if TYPE_CHECKING:
+    from batch_pipelines.engine.ledger.batches import Batch
+    from tests.engine.conftest import MakeSite
+    from tests.support_engine import Content, Site
+
+DDL = """
+CREATE TABLE t (a integer, "B b" text, c numeric(10,2), j jsonb, import_batch_id uuid,
+    PRIMARY KEY ("B b", a))
+"""
+CSV = 'c,"B b",a,j\n' + "".join(f'{n}.25,ü{n % 7},{n},"{{""n"": {n}}}"\n' for n in range(50))
+TABLE = pa.table({"a": [100, 101], "B b": ["x", "y"], "c": [None, 1], "j": ["1", None]})
+LAST_CRC = f"{crc32c.crc32c(CSV.encode()):08x}"
+DELIVERY: dict[str, Content] = {
+    "rows 1.csv": CSV,
+    "rows 2.parquet": TABLE,
+    "rows 1.csv.crc32c": LAST_CRC + "\n",
+    "manifest.csv": f"file_name,crc32c\nrows 1.csv,{LAST_CRC}\nrows 2.parquet,\n",
+}
+# The digest covers what is stored as it was sent, which leaves the jsonb out.
+STORED = 'SELECT a, "B b", crc32c(record_send(ROW(a, "B b", c))) FROM t ORDER BY a'
+
+
+def validated(site: Site) -> Batch:
+    site.deliver(DELIVERY)
+    return site.run(stages=STAGES[:4])
+
+
+def folder_of(site: Site) -> Path:
+    return site.settings.archive / "orders" / "first"
+
+
+def bag_of(site: Site, batch: Batch) -> Path:
+    return folder_of(site) / batch.batch_id
+
+
+def assert_archived(site: Site, batch: Batch) -> Path:
+    """Check what must be true of an archived batch, whatever happened before."""
+    record = proofs.archive(site.connection, batch.batch_id)
+    assert record is not None
+    bag = Path(record.bag_path)
+    assert bag == bag_of(site, batch)
+    assert [path.name for path in folder_of(site).iterdir()] == [batch.batch_id]
+    bagit.Bag(str(bag)).validate()
+    payload = [path for path in (bag / "data").rglob("*") if path.is_file()]
+    assert record.payload_files == len(payload)
+    assert record.payload_bytes == sum(path.stat().st_size for path in payload)
+    tags = (bag / "tagmanifest-sha256.txt").read_bytes()
+    assert record.tagmanifest_sha256 == hashlib.sha256(tags).hexdigest()
+    assert not (site.settings.staging / batch.batch_id).exists()
+    now = site.newest()
+    assert (now.batch_id, now.status) == (batch.batch_id, "SUCCESS")
+    assert batches.stages(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
+    for file in files.of_batch(site.connection, batch.batch_id):
+        packed = (bag / "data" / "source" / f"{file.file_name}.zst").read_bytes()
+        content = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+        assert hashlib.sha256(content).hexdigest() == file.sha256
+    return bag
+
+
+def test_a_bag_is_valid_for_other_tools(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    site.run(stages=["archive"])
+    bag = assert_archived(site, batch)
+    tool = [sys.executable, "-m", "bagit", "--validate", str(bag)]
+    assert subprocess.run(tool, check=False, capture_output=True).returncode == 0
+    info = bagit.Bag(str(bag)).info
+    assert info["External-Identifier"] == batch.batch_id
+    assert info["External-Description"] == "Import batch orders/first, attempt 1"
+    listed = (bag / "manifest-sha256.txt").read_text().splitlines()
+    assert len(listed) == 4 + 1 + 7
+    # It is no rubber stamp.
+    (bag / "data" / "ledger" / "import_file.json").write_text("[]")
+    assert subprocess.run(tool, check=False, capture_output=True).returncode == 1
+
+
+def test_the_delivery_unpacks_to_what_was_delivered(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    landed = {path.name: path.read_bytes() for path in site.landing().iterdir()}
+    site.run(stages=["archive"])
+    source = assert_archived(site, batch) / "data" / "source"
+    unpack = zstandard.ZstdDecompressor()
+    assert {
+        path.name: unpack.decompress(path.read_bytes()) for path in source.iterdir()
+    } == {f"{name}.zst": content for name, content in landed.items()}  # fmt: skip
+    assert set(landed) == set(DELIVERY)
+
+
+def test_row_digests_are_those_of_the_stored_rows(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    site.run(stages=["archive"])
+    digests = assert_archived(site, batch) / "data" / "row_digests"
+    assert [path.name for path in digests.iterdir()] == ["public.t.parquet"]
+    rows = pq.read_table(digests / "public.t.parquet").to_pylist()
+    (balance,) = proofs.tables(site.connection, batch.batch_id)
+    # The order of the table's columns is what a ROW is written in.
+    assert balance.columns == ["a", "B b", "c"]
+    by_key = sorted((row["a"], row["B b"], row["crc32c"]) for row in rows)
+    assert by_key == site.sql(STORED)
+    assert [(row["file_name"], row["record"]) for row in rows] == [
+        *(("rows 1.csv", n) for n in range(1, 51)),
+        ("rows 2.parquet", 1),
+        ("rows 2.parquet", 2),
+    ]
+    assert [row["a"] for row in rows] == [*range(50), 100, 101]
+
+
+def test_the_extract_says_what_the_ledger_says(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    site.run(stages=["archive"])
+    folder = assert_archived(site, batch) / "data" / "ledger"
+    said = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.iterdir()}
+    connection, batch_id = site.connection, batch.batch_id
+
+    def plain(record: object) -> object:
+        as_dict = dataclasses.asdict(record)  # type: ignore[call-overload]
+        return json.loads(json.dumps(as_dict, default=str))
+
+    assert set(said) == {
+        "import_history", "batch_run", "batch_stage", "import_file", "crc32_audit", "batch_table",
+        "validation_summary",
+    }  # fmt: skip
+    assert said["import_history"] == plain(batches.by_id(connection, batch_id))
+    assert said["batch_run"] == batches.runs(connection, batch_id)
+    assert [(each["stage"], each["status"]) for each in said["batch_stage"]] == [
+        *((stage, "SUCCESS") for stage in STAGES[:4]),
+        ("archive", "IN_PROGRESS"),
+    ]
+    assert said["import_file"] == [plain(each) for each in files.of_batch(connection, batch_id)]
+    assert said["crc32_audit"] == [plain(each) for each in files.checksums(connection, batch_id)]
+    assert said["batch_table"] == [plain(each) for each in proofs.tables(connection, batch_id)]
+    assert said["validation_summary"] == [
+        plain(each) for each in proofs.validations(connection, batch_id)
+    ]
+    assert len(said["import_file"]) == 2
+    assert said["import_history"]["written_records"] == 52
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+PARTS = [
+    "data/source/rows 1.csv.zst",
+    "data/source/manifest.csv.zst",
+    "data/row_digests/public.t.parquet",
+    "data/ledger/import_history.json",
+    "manifest-sha256.txt",
+    "bag-info.txt",
+]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_bag_that_does_not_read_back_does_not_count(site18: MakeSite, part: str) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    staging = site.settings.staging / batch.batch_id
+    before = {path: path.read_bytes() for path in staging.rglob("*") if path.is_file()}
+    flipped = armed("archive.written", lambda folder: flip(folder / part))
+    with flipped, pytest.raises(ArchiveError, match="did not read back") as error:
+        site.run(stages=["archive"])
+    assert {path: path.read_bytes() for path in staging.rglob("*") if path.is_file()} == before
+    assert not bag_of(site, batch).exists()
+    assert proofs.archive(site.connection, batch.batch_id) is None
+    assert site.newest().status == "SUCCESS"
+    record = batches.stages(site.connection, batch.batch_id)["archive"]
+    assert (record.status, record.error_details) == ("FAILED", str(error.value))
+    # The leftover is not in the way.
+    site.run(stages=["archive"])
+    assert_archived(site, batch)
+
+
+def test_a_bag_of_other_content_does_not_count_even_if_valid(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    staged = site.settings.staging / batch.batch_id / "source" / "rows 1.csv"
+    content = staged.read_bytes()
+    staged.chmod(0o644)
+    staged.write_bytes(content.replace(b"1.25", b"1.26", 1))
+    with pytest.raises(ArchiveError, match="does not unpack to what was loaded"):
+        site.run(stages=["archive"])
+    assert not bag_of(site, batch).exists()
+    staged.write_bytes(content)
+    site.run(stages=["archive"])
+    assert_archived(site, batch)
+
+
+def test_a_leftover_is_ignored_and_replaced(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    leftover = folder_of(site) / f".{batch.batch_id}.unfinished"
+    (leftover / "data" / "source").mkdir(parents=True)
+    (leftover / "data" / "source" / "rows 1.csv.zst").write_bytes(b"half")
+    (leftover / "data" / "stranger").write_text("not of this batch")
+    site.run(stages=["archive"])
+    assert not (assert_archived(site, batch) / "data" / "stranger").exists()
+
+
+def fail(*_: object) -> NoReturn:
+    raise OSError(5, "Input/output error")
+
+
+def rename_only(site: Site, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Archive up to the bag's last name and be gone before the ledger is told."""
+    with monkeypatch.context() as patch:
+        patch.setattr(proofs, "record_archive", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            site.run(stages=["archive"])
+    assert bag_of(site, batch).exists()
+    assert proofs.archive(site.connection, batch.batch_id) is None
+
+
+def test_a_bag_the_ledger_was_not_told_of_is_read_back_and_recorded(
+    site18: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    rename_only(site, batch, monkeypatch)
+    made = bag_of(site, batch).stat()
+    site.run(stages=["archive"])
+    bag = assert_archived(site, batch)
+    assert (bag.stat().st_ino, bag.stat().st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
+
+
+def test_a_bag_the_ledger_was_not_told_of_is_not_recorded_if_it_was_damaged(
+    site18: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    rename_only(site, batch, monkeypatch)
+    flip(bag_of(site, batch) / PARTS[0])
+    with pytest.raises(ArchiveError, match="Remove it and run again"):
+        site.run(stages=["archive"])
+    assert proofs.archive(site.connection, batch.batch_id) is None
+    assert (site.settings.staging / batch.batch_id / "source").exists()
+    # The remedy that is told is one.
+    shutil.rmtree(bag_of(site, batch))
+    site.run(stages=["archive"])
+    assert_archived(site, batch)
+
+
+def test_what_is_not_validated_is_not_archived(site18: MakeSite) -> None:
+    site = site18(DDL)
+    site.deliver(DELIVERY)
+    for stages in (STAGES[:1], [STAGES[1]], [STAGES[2]]):
+        batch = site.run(stages=stages)
+        with pytest.raises(StageOrderError, match=f"archive cannot work on batch {batch.batch_id}"):
+            site.run(stages=["archive"])
+    assert not site.settings.archive.exists()
+    assert site.newest().status == "PUBLISHED"
+
+
+def test_a_batch_whose_staging_is_gone_is_not_archived(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    shutil.rmtree(site.settings.staging / batch.batch_id)
+    with pytest.raises(ArchiveError, match=r"staged files are gone.*--force"):
+        site.run(stages=["archive"])
+    assert not bag_of(site, batch).exists()
+    done = site.run(force=True)
+    assert (done.status, done.batch_id != batch.batch_id) == ("SUCCESS", True)
+    assert bag_of(site, done).exists()
+
+
+def test_asked_again_it_reports(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    site.run(stages=["archive"])
+    bag = assert_archived(site, batch)
+    before = {path: path.stat().st_mtime_ns for path in bag.rglob("*")}
+    with site.work() as (connection, work):
+        result = archive(connection, work)
+    assert not result.worked
+    assert result.archive == proofs.archive(site.connection, batch.batch_id)
+    assert {path: path.stat().st_mtime_ns for path in bag.rglob("*")} == before
+
+
+def test_a_duplicate_has_no_bag(site18: MakeSite) -> None:
+    site = site18(DDL)
+    first = site.load(DELIVERY)
+    run_id = new_id()
+    assert site.run(run_id=run_id).status == "DUPLICATE"
+    with site.work(run_id=run_id) as (connection, work):
+        result = archive(connection, work)
+    assert (result.worked, result.archive) == (False, None)
+    assert_archived(site, first)
+
+
+def test_each_attempt_has_a_bag_of_its_own(site18: MakeSite) -> None:
+    site = site18(DDL)
+    first = site.load(DELIVERY)
+    second = site.load({"rows 1.csv": CSV})
+    assert {path.name for path in folder_of(site).iterdir()} == {first.batch_id, second.batch_id}
+    for batch in (first, second):
+        bagit.Bag(str(bag_of(site, batch))).validate()
