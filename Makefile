@@ -1,5 +1,4 @@
 # `make run`, `make dev` and `make test` each do all their set-up by themselves.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/ready
 
@@ -22,7 +21,7 @@ check: $(READY)
 	$(BIN)/dagster definitions validate -w workspace.yaml
 
 $(READY): pyproject.toml constraints.txt scripts/setup.sh
-	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh  # make PYTHON=... chooses one
 
 constraints: $(READY)  ## Renew the pinned versions.
 	sh scripts/pin.sh

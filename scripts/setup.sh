@@ -1,10 +1,19 @@
 #!/bin/sh
 # Makes .venv with the pinned versions. On Debian as root it installs the venv module if it is missing.
 set -eu
-python=${PYTHON:-python3}
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    echo "Python 3.11 or newer is needed; found: $("$python" --version 2>&1 || echo none)." \
-         "Install it, or name it: make PYTHON=/path/to/python3" >&2
+
+# A name may be there and not run (a version manager's shim), so each is tried.
+recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+python=
+for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+    if recent "$candidate"; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    echo "Python 3.11 or newer is needed; none was found. Install it, or name it:" \
+         "make PYTHON=/path/to/python3" >&2
     exit 1
 fi
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
