@@ -217,7 +217,7 @@ def _write(
                 rejected=0,
                 skipped=0,
                 superseded_within=0,
-                removed=removed.get(source.table.full_name, 0),
+                removed=result.removed + removed.get(source.table.full_name, 0),
                 columns=[column.name for column in source.exact],
                 normalised=[column.name for column in source.as_text],
                 digest_sum=proof.digest.total,

@@ -48,6 +48,8 @@ def test_one_partition_is_imported(cli: Cli, shop: Shop) -> None:
     run = shop.instance.get_run_by_id(batch.batch_id)
     assert run is not None
     assert run.is_success
+    # By which the UI counts the run among those of its job.
+    assert run.tags[".dagster/repository"] == "__repository__@batch_pipelines"
 
 
 def test_all_that_lies_in_landing_is_imported_and_a_bad_delivery_does_not_stop_the_rest(

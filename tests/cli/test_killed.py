@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ROWS = 20_000
+ROWS = 10_000
 _SEEN = """
 SELECT count(*), array_agg(DISTINCT h.status)
 FROM public.orders o LEFT JOIN batch_audit.import_history h ON h.batch_id = o.import_batch_id
@@ -50,15 +50,16 @@ def test_killed_at_any_moment_the_same_command_completes_it(
 ) -> None:
     surroundings = environment(tmp_path, server.home)
     deliver(tmp_path, "whole", orders(ROWS, first=1))
-    assert command("import", FEED, environment=surroundings).returncode == 0
+    with server.use():
+        pass  # making the cluster takes longer than an import does
     began = time.monotonic()
-    assert command("import", FEED, "--force", environment=surroundings).returncode == 0
+    assert command("import", FEED, environment=surroundings).returncode == 0
     whole = time.monotonic() - began
 
     for attempt in range(1, 5):
         key, first = f"attempt-{attempt}", attempt * ROWS + 1
         deliver(tmp_path, key, orders(ROWS, first=first))
-        moment = random.uniform(0.3, 1.0) * whole  # noqa: S311  # no secret
+        moment = random.uniform(0.2, 0.9) * whole  # noqa: S311  # no secret
         typed = ["import", FEED, "--batch", key]
         with subprocess.Popen(
             [sys.executable, "-m", "batch_pipelines", *typed],

@@ -103,8 +103,8 @@ def test_what_happens_in_landing_afterwards_does_not_matter(site18: MakeSite) ->
     assert orders.rows() == [('{"id": 1, "name": "a"}',)]
 
 
-def test_checksums_of_a_small_file_are_recorded_once(site: MakeSite) -> None:
-    orders = site(TABLE)
+def test_checksums_of_a_small_file_are_recorded_once(site18: MakeSite) -> None:
+    orders = site18(TABLE)
     orders.deliver({"a.csv": ONE})
     batch = run_ingest(orders).batch
     (found,) = files.checksums(orders.connection, batch.batch_id)
@@ -123,10 +123,10 @@ def test_checksums_of_a_small_file_are_recorded_once(site: MakeSite) -> None:
 
 
 def test_of_a_large_file_every_chunk_has_its_own(
-    site: MakeSite, monkeypatch: pytest.MonkeyPatch
+    site18: MakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "CHUNK_BYTES", 5)
-    orders = site(TABLE)
+    orders = site18(TABLE)
     orders.deliver({"a.csv": ONE})
     batch = run_ingest(orders).batch
     found = {

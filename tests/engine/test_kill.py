@@ -171,7 +171,7 @@ def test_a_correction_killed_at_any_moment(site18: MakeSite, undisturbed: list[l
     whole = time.monotonic() - began
     dice = random.Random(20240501)  # noqa: S311  # moments, not secrets
     killed = 0
-    for number in range(1, 8):
+    for number in range(1, 6):
         revision = number % 2
         before = seen(site)
         site.deliver(DELIVERIES[revision])

@@ -95,6 +95,7 @@ _TEXT = _Recipe(
 _FLOAT8 = _Recipe("DOUBLE", None, None, "{c}", "{c}")
 _FLOAT4 = _Recipe("FLOAT", None, None, "{c}::float8", "{c}::DOUBLE")
 _BOOLEAN, _BLOB = "BOOLEAN", "BLOB"
+_INSTANTS = frozenset({"TIMESTAMP", "TIMESTAMPTZ"})
 _RECIPES: Mapping[int, _Recipe] = {
     16: _Recipe(
         _BOOLEAN, "count(*) FILTER (WHERE {c})", "count(*) FILTER (WHERE {c})", None, None
@@ -269,6 +270,10 @@ def _cast(column: Column, name: str, *, written: bool) -> str:
         return (
             f"CASE lower({name}) WHEN 'on' THEN true WHEN 'off' THEN false ELSE {name}::BOOLEAN END"
         )
+    if recipe.duckdb_type in _INSTANTS and written:
+        # DuckDB wants minutes, the other reader does without: 2013-01-01 05.
+        whole = rf"regexp_replace({name}, '([ T]\d\d)(Z|[+-].*)?$', '\1:00\2')"
+        return f"coalesce(try_cast({name} AS {recipe.duckdb_type}), {whole}::{recipe.duckdb_type})"
     return f"{name}::{recipe.duckdb_type}"
 
 

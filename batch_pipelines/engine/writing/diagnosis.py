@@ -78,6 +78,8 @@ def first_breach(
         with connection.transaction(force_rollback=True):
             connection.execute(_PATIENCE)
             staged = {s.table.oid: _stage(connection, s, n) for n, s in enumerate(sources)}
+            for each in sources:
+                _convert(connection, each, staged[each.table.oid])
             queries = _queries(source.table, constraint, staged, superseded)
             found = [place for query in queries for place in connection.execute(query).fetchall()]
     except psycopg.Error:
@@ -175,6 +177,19 @@ def _stage(connection: Connection, source: TableSource, number: int) -> sql.Iden
     copy_placed(connection, staged, source, (_FILE, _RECORD))
     connection.execute(sql.SQL("ANALYZE {}").format(staged))
     return staged
+
+
+def _convert(connection: Connection, source: TableSource, staged: sql.Identifier) -> None:
+    """Give columns that arrived as text their types, so that they compare as the table's do."""
+    if source.as_text:
+        types = sql.SQL(", ").join(
+            # A type's name comes from PostgreSQL's own format_type, which quotes it.
+            sql.SQL("ALTER {0} TYPE {1} USING {0}::{1}").format(
+                sql.Identifier(column.name), sql.SQL(column.type_name)
+            )
+            for column in source.as_text
+        )
+        connection.execute(sql.SQL("ALTER TABLE {} {}").format(staged, types))
 
 
 def _queries(

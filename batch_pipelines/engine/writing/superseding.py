@@ -13,7 +13,7 @@ Three ways, by what the table and the delivery are:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
@@ -57,6 +57,19 @@ INSERT INTO {table} ({names}, {stamp})
 SELECT {values}, s.{stamp} FROM {staged} s
 WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same_key} AND t.{stamp} = s.{stamp})
 """)
+_TWICE = sql.SQL("SELECT EXISTS (SELECT FROM {staged} s GROUP BY {key} HAVING count(*) > 1)")
+# Rows that keep neither their key nor what else must be unique.
+_MOVING = sql.SQL("""
+t.{stamp} = {old} AND NOT EXISTS (SELECT FROM {staged} s WHERE {same_key} AND NOT ({moved}))
+""")
+_LOCK_MOVING = sql.SQL("SELECT FROM {table} t WHERE {moving} FOR UPDATE")
+_TAKE_AWAY = sql.SQL("""
+WITH gone AS (
+    DELETE FROM {table} t WHERE {moving} AND NOT ({referred})
+    RETURNING NOT EXISTS (SELECT FROM {staged} s WHERE {same_key}) AS missing)
+SELECT count(*) FILTER (WHERE missing) FROM gone
+""")
+_REFERRED = sql.SQL("EXISTS (SELECT FROM {child} c WHERE {same})")
 # Locked first: a row that somebody is just about to refer to is waited for, and then counted.
 _LOCK_OLD = sql.SQL("SELECT FROM {table} t WHERE t.{stamp} = {old} FOR UPDATE")
 _COUNT_REFERRING = sql.SQL("""
@@ -74,11 +87,13 @@ class Put:
         sent: Rows sent by COPY.
         updated: Rows of the superseded batch that got other values.
         unchanged: Rows of it that got only the new stamp.
+        removed: Rows of it that are gone already; `remove_missing` takes the others away.
     """
 
     sent: int
     updated: int = 0
     unchanged: int = 0
+    removed: int = 0
 
 
 def needs_diff(table: TableInfo) -> bool:
@@ -193,23 +208,50 @@ def _diff(
         )
         raise PublishError(message)
     parts = _parts(source) | {"old": sql.Literal(superseded)}
+    if _tell(connection, _TWICE.format(**parts)):
+        # One of the two would win without a word; the table's own key refuses them, and is named.
+        connection.execute(_INSERT.format(**parts))
     row = connection.execute(_COUNT_KEPT.format(**parts)).fetchone()
     kept, updated = (int(value) for value in row or (0, 0))
     reset = [sql.SQL("{} = DEFAULT").format(sql.Identifier(name)) for name in dropped]
     _refuse_update_effects(connection, source, superseded, parts)
     stamp = sql.SQL("{0} = s.{0}").format(_STAMP)
     parts["assignments"] = sql.SQL(", ").join([*_assignments(source), *reset, stamp])
+    removed = _take_away(connection, source, parts)
     connection.execute(_UPDATE.format(**parts))
     connection.execute(_INSERT_NEW.format(**parts))
-    return Put(sent, updated, kept - updated)
+    return Put(sent, updated, kept - updated, removed)
+
+
+def _take_away(
+    connection: Connection, source: TableSource, parts: dict[str, sql.Composable]
+) -> int:
+    """Delete rows whose unique values others may get, unless something refers to them.
+
+    Without this a value could not move from one row to another: PostgreSQL looks at unique keys row
+    by row. Those that stay under their primary key are inserted again with the new ones.
+
+    Returns:
+        How many of them the delivery does not have.
+    """
+    unique = {name for key in source.table.unique_keys if not key.primary for name in key.columns}
+    moved = [_changes(column) for column in source.columns if column.name in unique]
+    if not moved:
+        return 0
+    parts["moving"] = _MOVING.format(**parts, moved=sql.SQL(" OR ").join(moved))
+    parts["referred"] = sql.SQL(" OR ").join(
+        _REFERRED.format(child=sql.Identifier(*key.child), same=_same(key))
+        for key in source.table.children
+    )
+    connection.execute(_LOCK_MOVING.format(**parts))
+    return int(_tell(connection, _TAKE_AWAY.format(**parts)))
 
 
 def _refuse_loss(connection: Connection, source: TableSource) -> None:
     """Refuse what PostgreSQL would cut short or round when it converts a text."""
     lossy = [loses(column) for column in source.as_text]
     query = _LOSES.format(staged=_STAGED, lossy=sql.SQL(" OR ").join(lossy))
-    row = connection.execute(query).fetchone()
-    if row is not None and row[0]:
+    if _tell(connection, query):
         names = ", ".join(column.name for column in source.as_text)
         message = (
             f"{source.table.full_name}: a value of {names} does not fit its type without being "
@@ -242,27 +284,33 @@ def _refuse_side_effect(
     affected: sql.Composable,
     what: str,
 ) -> None:
-    same = sql.SQL(" AND ").join(
-        sql.SQL("c.{} = t.{}").format(sql.Identifier(c), sql.Identifier(p))
-        for c, p in zip(key.child_columns, key.parent_columns, strict=True)
-    )
     query = _COUNT_REFERRING.format(
         child=sql.Identifier(*key.child),
         table=table.identifier,
-        same=same,
+        same=_same(key),
         stamp=_STAMP,
         old=old,
         affected=affected,
     )
-    row = connection.execute(query).fetchone()
-    count = row[0] if row else 0
-    if count:
+    if count := _tell(connection, query):
         referring = f"{count} rows of {'.'.join(key.child)}"
         message = (
             f"{table.full_name}: the delivery {what.format(referring)} by {key.name}. "
             "Deliver those rows as they were, or take the referring ones away first."
         )
         raise PublishError(message)
+
+
+def _same(key: ForeignKey) -> sql.Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("c.{} = t.{}").format(sql.Identifier(c), sql.Identifier(p))
+        for c, p in zip(key.child_columns, key.parent_columns, strict=True)
+    )
+
+
+def _tell(connection: Connection, query: sql.Composed) -> Any:
+    row = connection.execute(query).fetchone()
+    return None if row is None else row[0]
 
 
 def _parts(source: TableSource) -> dict[str, sql.Composable]:
@@ -276,6 +324,7 @@ def _parts(source: TableSource) -> dict[str, sql.Composable]:
         "names": sql.SQL(", ").join(sql.Identifier(c.name) for c in columns),
         "values": sql.SQL(", ").join(_value(c) for c in columns),
         "same_key": sql.SQL(" AND ").join(same),
+        "key": sql.SQL(", ").join(_value(table.column(name)) for name in table.primary_key),
         "changed": sql.SQL(" OR ").join(_changes(c) for c in columns),
     }
 
