@@ -8,7 +8,6 @@ import pytest
 
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.ledger import batches
-
 from tests.support_engine import feed_of
 
 if TYPE_CHECKING:
