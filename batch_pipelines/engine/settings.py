@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pydantic
+from psycopg import conninfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batch_pipelines.engine.errors import SettingsError
@@ -45,6 +47,12 @@ class Settings(BaseSettings):
         if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             message = "it must start with postgresql://"
             raise ValueError(message)
+        try:
+            conninfo.conninfo_to_dict(value.get_secret_value() if value else "")
+        except psycopg.ProgrammingError:
+            # The driver's own message repeats the URL, password and all.
+            message = "it cannot be parsed; special characters of a password are written %XX"
+            raise ValueError(message) from None
         return value
 
     @pydantic.field_validator("home", "feeds")

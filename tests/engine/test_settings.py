@@ -101,3 +101,10 @@ def test_settings_do_not_change() -> None:
     settings = Settings()
     with pytest.raises(ValueError, match="frozen"):
         settings.lease_seconds = 1  # type: ignore[misc]
+
+
+def test_a_url_that_cannot_be_parsed_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCH_PIPELINES_DATABASE_URL", "postgresql://u:s3%zzcret@h/db")
+    with pytest.raises(SettingsError, match="cannot be parsed") as refused:
+        load_settings()
+    assert "zzcret" not in str(refused.value)
