@@ -36,6 +36,34 @@ IMPORT = str(Path(PYTHON).with_name("batch-pipelines"))
 _OURS = ("BATCH_PIPELINES_", "DAGSTER_", "PG")
 _LAST_CHARACTERS = 2000
 _INTERRUPTED = 130
+FLIGHTS = 336_776  # rows of one copy
+# As feeds/sql/flights.sql has it, without the foreign keys, which are the server's work alone.
+FLIGHTS_TABLE = """
+CREATE TABLE IF NOT EXISTS public.{name} (
+    year integer NOT NULL,
+    month integer NOT NULL,
+    day integer NOT NULL,
+    dep_time integer,
+    sched_dep_time integer NOT NULL,
+    dep_delay integer,
+    arr_time integer,
+    sched_arr_time integer NOT NULL,
+    arr_delay integer,
+    carrier text NOT NULL,
+    flight integer NOT NULL,
+    tailnum text,
+    origin text NOT NULL,
+    dest text NOT NULL,
+    air_time integer,
+    distance integer NOT NULL,
+    hour integer NOT NULL,
+    minute integer NOT NULL,
+    time_hour timestamptz NOT NULL,
+    import_batch_id uuid,
+    PRIMARY KEY (time_hour, carrier, flight)
+);
+CREATE INDEX IF NOT EXISTS {name}_import_batch_id ON public.{name} (import_batch_id);
+"""
 
 
 class MeasureError(Exception):
@@ -121,6 +149,33 @@ class Project:
         folder = self.folder / "landing" / feed / key
         folder.mkdir(parents=True)
         return folder
+
+    def flights(self, copies: int, suffix: str) -> Path:
+        """Say where `make_flights` puts a file."""
+        return self.folder / str(copies) / f"flights.{suffix}"
+
+    def make_flights(self, copies: int) -> None:
+        """Write a year of flights so many times over, as CSV and as Parquet."""
+        note(f"writing {copies * FLIGHTS:,} flights")
+        maker = str(Path(__file__).with_name("make_flights.py"))
+        self.run(PYTHON, maker, str(self.folder / str(copies)), str(copies))
+
+    def add_flights(self, suffix: str) -> str:
+        """Write the feed of flights of one format, into a table of the same name.
+
+        Returns:
+            Its name.
+        """
+        name = f"flights_{suffix}"
+        self.add_feed(name, f"public.{name}", FLIGHTS_TABLE.format(name=name), suffix)
+        return name
+
+    def import_flights(self, suffix: str, copies: int, key: str) -> Run:
+        """Deliver what `make_flights` wrote to the feed of `add_flights`, and import it."""
+        feed = f"flights_{suffix}"
+        landed = self.landing(feed, key) / f"flights.{suffix}"
+        landed.hardlink_to(self.flights(copies, suffix))
+        return self.run_import(feed, key)
 
     def run(self, *command: str, environment: Mapping[str, str] | None = None) -> Run:
         """Run a program in a process of its own.
@@ -234,7 +289,7 @@ def parser(description: str | None, runs: int) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument(
-        "--runs", type=_positive, default=runs, help=f"counted runs (default {runs})"
+        "--runs", type=positive, default=runs, help=f"counted runs (default {runs})"
     )
     arguments.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return arguments
@@ -253,7 +308,8 @@ def main(benchmark: Callable[[], None]) -> None:
         sys.exit(_INTERRUPTED)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a whole number from 1, for a parser."""
     if not text.isdecimal() or int(text) < 1:
         message = f"expected a whole number from 1, found {text!r}"
         raise argparse.ArgumentTypeError(message)

@@ -22,33 +22,6 @@ _BAR = 50e6  # bytes
 _RUNS = 3
 _COPIES = {"0.34 million": 1, "3.4 million": 10}
 _FORMATS = ("csv", "parquet")
-# As feeds/sql/flights.sql has it, without the foreign keys, which are the server's work alone.
-_TABLE = """
-CREATE TABLE IF NOT EXISTS public.{name} (
-    year integer NOT NULL,
-    month integer NOT NULL,
-    day integer NOT NULL,
-    dep_time integer,
-    sched_dep_time integer NOT NULL,
-    dep_delay integer,
-    arr_time integer,
-    sched_arr_time integer NOT NULL,
-    arr_delay integer,
-    carrier text NOT NULL,
-    flight integer NOT NULL,
-    tailnum text,
-    origin text NOT NULL,
-    dest text NOT NULL,
-    air_time integer,
-    distance integer NOT NULL,
-    hour integer NOT NULL,
-    minute integer NOT NULL,
-    time_hour timestamptz NOT NULL,
-    import_batch_id uuid,
-    PRIMARY KEY (time_hour, carrier, flight)
-);
-CREATE INDEX IF NOT EXISTS {name}_import_batch_id ON public.{name} (import_batch_id);
-"""
 
 
 def main() -> None:
@@ -67,20 +40,14 @@ def main() -> None:
 
 def _measure(project: Project, formats: list[str], runs: int) -> dict[str, Series]:
     for kind in formats:
-        name = f"flights_{kind}"
-        project.add_feed(name, f"public.{name}", _TABLE.format(name=name), suffix=kind)
-    for size, copies in _COPIES.items():
-        common.note(f"writing {size} flights")
-        maker = str(Path(__file__).with_name("make_flights.py"))
-        project.run(common.PYTHON, maker, str(project.folder / str(copies)), str(copies))
+        project.add_flights(kind)
+    for copies in _COPIES.values():
+        project.make_flights(copies)
 
     def run_import(kind: str, copies: int, number: int) -> Run:
-        feed, key = f"flights_{kind}", f"{copies}-{number}"
-        landed = project.landing(feed, key) / f"flights.{kind}"
-        landed.hardlink_to(project.folder / str(copies) / landed.name)
-        run = project.run_import(feed, key)
+        run = project.import_flights(kind, copies, f"{copies}-{number}")
         with project.connect() as connection:
-            connection.execute(f"TRUNCATE public.{feed}".encode())
+            connection.execute(f"TRUNCATE public.flights_{kind}".encode())
         return run
 
     tasks = {
