@@ -1,24 +1,26 @@
 """What all tests share: real PostgreSQL servers, and a database of its own for each test.
 
-One server a version lives as long as the session. A test gets a copy of a template database in which
-the ledger has been migrated, which takes a twentieth of the time of migrating it again.
+With BATCH_PIPELINES_DATABASE_URL the server is that one; otherwise there are two, of both ends of what
+is supported, which live as long as the session. A test gets a copy of a template database in which the
+ledger has been migrated, which takes a twentieth of the time of migrating it again.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.postgres.database import Connection, Database
 from batch_pipelines.engine.postgres.migrate import upgrade
 from batch_pipelines.engine.postgres.server import EmbeddedServer
-from batch_pipelines.engine.settings import Settings
+from batch_pipelines.engine.settings import Settings, load_settings
+from tests import support_databases as databases
 from tests.debian_postgres import DebianServer, debian_binaries
 from tests.support_shop import open_shop, opened
 
@@ -28,10 +30,33 @@ if TYPE_CHECKING:
 
     from tests.support_shop import Shop
 
-_TEMPLATE = "template_ledger"
+# Read before `_no_settings_from_outside` takes it away from the code under test.
+_GIVEN = os.environ.get("BATCH_PIPELINES_DATABASE_URL")
 # Durability is what the product is about, but not that of a test's own database.
-_END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class _Servers(dict[str, str]):
+    """URL of a database of each server, by the name of its version; a test of another is skipped."""
+
+    def __missing__(self, version: str) -> str:
+        if _GIVEN:
+            (found,) = self
+            pytest.skip(
+                f"for PostgreSQL {version}; that of BATCH_PIPELINES_DATABASE_URL is {found}"
+            )
+        pytest.skip(f"no binaries of PostgreSQL {version} on this machine")
+
+
+def pytest_sessionstart() -> None:
+    """Stop before the first test if the server given cannot be used."""
+    if not _GIVEN:
+        return
+    try:
+        load_settings()
+        databases.require_createdb(_GIVEN)
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,15 +75,29 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServe
 
 
 @pytest.fixture(scope="session")
-def _server_urls(embedded: EmbeddedServer) -> Iterator[dict[str, str]]:
-    """URL of the maintenance database of each server, by the name of its version."""
-    urls = {"18": embedded.url("postgres")}
-    binaries = debian_binaries("15")
-    if binaries is None:
-        yield urls
+def _server_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of a database of the first server: the one given, or else the embedded one."""
+    if not _GIVEN:
+        embedded: EmbeddedServer = request.getfixturevalue("embedded")
+        yield embedded.url("postgres")
         return
-    with DebianServer(binaries, _FAST) as url:
-        yield urls | {"15": url}
+    with databases.occupied(_GIVEN):
+        yield _GIVEN
+
+
+@pytest.fixture(scope="session")
+def _server_urls(_server_url: str) -> Iterator[_Servers]:
+    binaries = debian_binaries("15")
+    if _GIVEN:
+        with psycopg.connect(_GIVEN) as connection:
+            version = connection.info.server_version // 10000
+        # What holds on 18 shall hold on its successors.
+        yield _Servers({str(min(version, 18)): _GIVEN})
+    elif binaries is None:
+        yield _Servers({"18": _server_url})
+    else:
+        with DebianServer(binaries, _FAST) as url:
+            yield _Servers({"18": _server_url, "15": url})
 
 
 @pytest.fixture(scope="session")
@@ -66,20 +105,18 @@ def _templates() -> set[str]:
     return set()
 
 
-@pytest.fixture(params=["18", "15"])
+@pytest.fixture(params=["given"] if _GIVEN else ["18", "15"])
 def database(
-    request: pytest.FixtureRequest, _server_urls: dict[str, str], _templates: set[str]
+    request: pytest.FixtureRequest, _server_urls: _Servers, _templates: set[str]
 ) -> Iterator[Database]:
-    """A migrated database of its own, on PostgreSQL 18 and, where its binaries are found, on 15."""
-    version: str = request.param
-    if version not in _server_urls:
-        pytest.skip(f"no binaries of PostgreSQL {version} on this machine")
+    """A migrated database of its own: on PostgreSQL 18 and, where found, on 15; or as given."""
+    version = next(iter(_server_urls)) if _GIVEN else request.param
     yield from _copy_of_template(_server_urls[version], version, _templates)
 
 
 @pytest.fixture
-def database18(_server_urls: dict[str, str], _templates: set[str]) -> Iterator[Database]:
-    """A migrated database of its own, on the embedded PostgreSQL 18 alone."""
+def database18(_server_urls: _Servers, _templates: set[str]) -> Iterator[Database]:
+    """A migrated database of its own, on PostgreSQL 18 alone."""
     yield from _copy_of_template(_server_urls["18"], "18", _templates)
 
 
@@ -99,55 +136,33 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def _shop_template(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+def _shop_template(_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database with ledger, tables and Dagster's storage, which takes seconds to make."""
     folder = tmp_path_factory.mktemp("shop")
     open_shop(folder)
-    with psycopg.connect(embedded.url("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE template_shop")
-        with opened(folder, embedded.url("template_shop")):
-            pass
-        # Nobody may be in a database that is copied; Dagster leaves when it is garbage-collected.
-        connection.execute(_END_SESSIONS, ("template_shop",))
-    return "template_shop"
+    with databases.make_template(_server_url, "shop") as (name, url), opened(folder, url):
+        return name
 
 
 @pytest.fixture
-def shop(embedded: EmbeddedServer, _shop_template: str, tmp_path: Path) -> Iterator[Shop]:
+def shop(_server_url: str, _shop_template: str, tmp_path: Path) -> Iterator[Shop]:
     """The shop with a database of its own, open."""
     open_shop(tmp_path)
-    with (
-        fresh_database(embedded, template=_shop_template) as url,
-        opened(tmp_path, url) as shop,
-    ):
+    with databases.fresh(_server_url, _shop_template) as url, opened(tmp_path, url) as shop:
         yield shop
 
 
 @contextmanager
-def fresh_database(embedded: EmbeddedServer, template: str = "template1") -> Iterator[str]:
-    """Make a database for the length of a block."""
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(embedded.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        try:
-            yield embedded.url(name)
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def fresh_database(embedded: EmbeddedServer) -> Iterator[str]:
+    """Make an empty database on the embedded server for the length of a block."""
+    with databases.fresh(embedded.url("postgres")) as url:
+        yield url
 
 
 def _copy_of_template(server: str, version: str, templates: set[str]) -> Iterator[Database]:
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        if version not in templates:
-            connection.execute(f"CREATE DATABASE {_TEMPLATE}")
-            upgrade(Database(_at(server, _TEMPLATE)))
-            templates.add(version)
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
-        try:
-            yield Database(_at(server, name))
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _at(server: str, name: str) -> str:
-    return psycopg.conninfo.make_conninfo(server, dbname=name)
+    if version not in templates:
+        with databases.make_template(server, "ledger") as (_, url):
+            upgrade(Database(url))
+        templates.add(version)
+    with databases.fresh(server, f"{databases.RUN}_ledger") as url:
+        yield Database(url)
