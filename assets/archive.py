@@ -24,7 +24,7 @@ def archive_asset(feed: Feed) -> dg.AssetsDefinition:
         "archive",
         after="validate",
         kinds={"file"},
-        description="A BagIt bag of source, row digests and ledger extract, read back and compared.",
+        description="A BagIt bag of source, rejects, digests and ledger extract, read back, compared.",
     )
     def _archive(
         context: dg.AssetExecutionContext, batches: dg.ResourceParam[Batches]

@@ -1,11 +1,26 @@
 """The asset `bulk_write`: the batch's rows, published in one transaction."""
 
-import dagster as dg
+from collections.abc import Iterator
 
-from assets.common import Cell, batch_metadata, stage_asset, table
-from batch_pipelines.engine.bulk_write import bulk_write
+import dagster as dg
+import pydantic
+from dagster._core.definitions.metadata import RawMetadataValue
+
+from assets.common import Cell, batch_metadata, reject_reasons, stage_asset, table
+from batch_pipelines.engine.bulk_write import BulkWriteResult, bulk_write
 from batch_pipelines.engine.feeds import Feed
 from resources.batches import Batches
+
+NO_REJECTS = "no_records_set_aside"
+
+
+class BulkWriteConfig(dg.Config):
+    """What can be set in the launchpad."""
+
+    replay: bool = pydantic.Field(
+        default=False,
+        description="Load what was set aside of the published batch, now that the cause is mended.",
+    )
 
 
 def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
@@ -18,6 +33,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
         The asset.
     """
     names = ", ".join(each.table for each in feed.tables)
+    key = dg.AssetKey([feed.feed, "bulk_write"])
 
     @stage_asset(
         feed,
@@ -25,12 +41,19 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
         after="checksum",
         kinds={"postgres", "table"},
         description=f"Rows of {names}, published in one transaction, each with its batch id.",
+        check_specs=[
+            dg.AssetCheckSpec(
+                NO_REJECTS, asset=key, description="Every record of the delivery could be loaded."
+            )
+        ],
     )
     def _bulk_write(
-        context: dg.AssetExecutionContext, batches: dg.ResourceParam[Batches]
-    ) -> dg.MaterializeResult[None]:
+        context: dg.AssetExecutionContext,
+        config: BulkWriteConfig,
+        batches: dg.ResourceParam[Batches],
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with batches.work(context, feed, "bulk_write") as (connection, work):
-            result = bulk_write(connection, work)
+            result = bulk_write(connection, work, replay=config.replay)
         balance: list[dict[str, Cell]] = [
             {
                 "table": each.target_table,
@@ -38,6 +61,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
                 "inserted": each.inserted,
                 "updated": each.updated,
                 "unchanged": each.unchanged,
+                "rejected": each.rejected,
                 "removed": each.removed,
             }
             for each in result.tables
@@ -50,20 +74,29 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
             }
             for each in result.tables
         ]
-        rows = sum(each.source_records for each in result.tables)
+        rows = sum(each.inserted + each.updated + each.unchanged for each in result.tables)
         several = len(result.columns) > 1
         columns = [
             dg.TableColumn(f"{name}.{column.name}" if several else column.name, column.type_name)
             for name, columns in result.columns.items()
             for column in columns
         ]
-        return dg.MaterializeResult(
+        yield dg.AssetCheckResult(
+            check_name=NO_REJECTS,
+            passed=not result.rejects,
+            # The rest of the batch is published and proven: not an error.
+            severity=dg.AssetCheckSeverity.WARN,
+            # Dagster shows a check's last result without its partition.
+            metadata={"partition": dg.MetadataValue.text(work.key), **_rejected(result)},
+        )
+        yield dg.MaterializeResult(
             metadata={
                 **batch_metadata(result.batch, worked=result.worked),
                 **({"dagster/partition_row_count": rows} if result.tables else {}),
                 "dagster/table_name": names,
                 "dagster/column_schema": dg.TableSchema(columns),
                 "balance": table(balance),
+                **_rejected(result),
                 "row_digests": table(digests),
                 **({"rows_per_second": round(rows / result.seconds)} if result.worked else {}),
                 **({"superseded": result.superseded} if result.superseded else {}),
@@ -71,3 +104,10 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
         )
 
     return _bulk_write
+
+
+def _rejected(result: BulkWriteResult) -> dict[str, RawMetadataValue]:
+    return {
+        "rejected_rows": sum(each.rejected for each in result.tables),
+        "reject_reasons": reject_reasons(result.rejects),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.rejects import RejectCount
 
 MEGABYTE = 1_000_000
+# Reasons for rejects that are shown; the command line has all of them.
+_REASONS = 20
 Cell = str | float | int | bool | None
 
 
@@ -97,3 +101,25 @@ def table(rows: Iterable[Mapping[str, Cell]]) -> dg.MetadataValue:
 def hexadecimal(crc: int | None) -> str | None:
     """Write a CRC32C as sidecars have it: 8 hex digits."""
     return None if crc is None else f"{crc:08x}"
+
+
+def reject_reasons(rejects: Iterable[RejectCount]) -> dg.MetadataValue:
+    """Show why records were set aside, without any value of theirs.
+
+    Args:
+        rejects: How many records each reason holds back, the most frequent first.
+
+    Returns:
+        Metadata.
+    """
+    return table(
+        {
+            "table": each.target_table,
+            "column": each.column_name,
+            "sqlstate": each.sqlstate,
+            "constraint": each.constraint_name,
+            "message": each.message,
+            "records": each.records,
+        }
+        for each in itertools.islice(rejects, _REASONS)
+    )

@@ -14,8 +14,9 @@ from batch_pipelines.engine.ledger.proofs import Check, TableValidation
 from batch_pipelines.engine.validate import require_valid, validate
 from resources.batches import Batches
 
+# What is set aside is left out of both sides.
 _CHECKS = {
-    "record_count": "As many rows in the table as records in the source.",
+    "record_count": "As many rows in the table as records in the source, less those set aside.",
     "schema": "Every column of the source is in the table.",
     "key_uniqueness": "No primary key stands twice.",
     "aggregates": "Count, exact sum and bounds of every column, against a second reading.",

@@ -1,4 +1,4 @@
-"""Jobs: one for each feed, running its five stages in one process."""
+"""Jobs: for each feed one that imports a partition, and one that replays what was set aside of it."""
 
 from __future__ import annotations
 
@@ -27,5 +27,25 @@ def feed_job(feed: Feed) -> UnresolvedAssetJobDefinition:
         selection=dg.AssetSelection.groups(feed.feed),
         description=feed.description or f"Imports {feed.feed}.",
         executor_def=dg.in_process_executor,
+        tags={"batch-pipelines/feed": feed.feed},
+    )
+
+
+def replay_job(feed: Feed) -> UnresolvedAssetJobDefinition:
+    """Make the job that loads what was set aside of a feed's partition.
+
+    Args:
+        feed: The feed.
+
+    Returns:
+        A job `FEED_replay`: the stages from bulk-write on.
+    """
+    stages = [dg.AssetKey([feed.feed, stage]) for stage in ("bulk_write", "validate", "archive")]
+    return dg.define_asset_job(
+        name=f"{feed.feed}_replay",
+        selection=dg.AssetSelection.assets(*stages),
+        description=f"Loads records of {feed.feed} that were set aside, once the cause is mended.",
+        executor_def=dg.in_process_executor,
+        config={"ops": {f"{feed.feed}__bulk_write": {"config": {"replay": True}}}},
         tags={"batch-pipelines/feed": feed.feed},
     )

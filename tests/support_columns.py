@@ -53,4 +53,4 @@ def column_of(
 
 def table_of(*columns: Column) -> TableInfo:
     """Make a table that no server has."""
-    return TableInfo(1, "public", "t", columns, (), (), (), ())
+    return TableInfo(1, "public", "t", columns, (), (), (), (), ())

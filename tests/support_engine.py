@@ -51,6 +51,7 @@ def feed_of(tables: Mapping[str, str], **more: object) -> Feed:
             "feed": "orders",
             "source": {"path": "landing/{batch}/*"},
             "tables": [{"table": table, "files": files} for table, files in tables.items()],
+            "thresholds": {"rejected_rows": 0},
             **more,
         }
     )
@@ -152,15 +153,19 @@ class Site:
 
     def rows(self, table: str | None = None) -> list[tuple[Any, ...]]:
         """Rows of a table (the feed's first) without their stamp, sorted as text."""
-        name = table or self.feed.tables[0].table
+        name = self._quoted(table)
         kept = "to_jsonb(t) - 'import_batch_id'"
         return self.sql(f"SELECT ({kept})::text FROM {name} t ORDER BY 1")
 
     def stamps(self, table: str | None = None) -> dict[str | None, int]:
         """How many rows of a table (the feed's first) each batch has written."""
-        name = table or self.feed.tables[0].table
+        name = self._quoted(table)
         found = self.sql(f"SELECT import_batch_id::text, count(*) FROM {name} GROUP BY 1")
         return dict(found)
+
+    def _quoted(self, table: str | None) -> str:
+        name = table or self.feed.tables[0].table
+        return ".".join(f'"{part}"' for part in name.split("."))
 
 
 def do_stage(stage: Stage, connection: Connection, work: Work, *, force: bool = False) -> None:

@@ -3,45 +3,61 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from batch_pipelines.cli.show import Json, print_json, print_table, say
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import files, proofs
+from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.postgres.database import Connection
+
+# Reasons for rejects that are listed.
+_REASONS = 50
+_STATES = get_args(ledger.Status)
+
+
+def _state(typed: str | None) -> str | None:
+    """Accept a state in any case."""
+    wanted = typed if typed is None else typed.upper()
+    if wanted is not None and wanted not in _STATES:
+        message = f"{typed!r} is no state of a batch. There are: {', '.join(_STATES)}."
+        raise typer.BadParameter(message)
+    return wanted
 
 
 def batches(
     *,
     feed: Annotated[str | None, typer.Option(help="Only of this feed.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only in this state, e.g. FAILED.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only in this state, e.g. FAILED.", callback=_state)
+    ] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
     json: Json = False,
 ) -> None:
     """List batches, newest first."""
-    wanted = status.upper() if status else None
-    with _ledger() as connection:
-        found = ledger.history(connection, feed=feed, status=wanted, limit=limit)
+    with opened_ledger() as connection:
+        found = ledger.history(connection, feed=feed, status=status, limit=limit)
     if json:
         print_json(found)
         return
     print_table(
         "Batches",
-        ["batch", "feed/partition", "try", "state", "records", "written", "started"],
+        ["batch", "feed/partition", "try", "state", "records", "written", "rejected", "started"],
         [
             [b.batch_id[:8], b.name, b.attempt, b.status, b.source_records, b.written_records,
-             _time(b.started_at)]
+             b.rejected_records, _time(b.started_at)]
             for b in found
         ],
     )  # fmt: skip
@@ -53,24 +69,33 @@ def show(
     json: Json = False,
 ) -> None:
     """Show what happened to a batch, and the one next command."""
-    with _ledger() as connection:
+    with opened_ledger() as connection:
         found = ledger.find(connection, batch)
+        last = ledger.last_attempt(connection, found.feed, found.partition_key) or found
+        original = ledger.by_id(connection, found.duplicate_of) if found.duplicate_of else None
         stages = [*ledger.stages(connection, found.batch_id).values()]
         runs = ledger.runs(connection, found.batch_id)
         staged = files.of_batch(connection, found.batch_id)
         checksums = files.checksums(connection, found.batch_id)
         tables = proofs.tables(connection, found.batch_id)
+        reasons = quarantine.summary(connection, found.batch_id)
         validations = proofs.validations(connection, found.batch_id)
         archive = proofs.archive(connection, found.batch_id)
     if json:
         print_json({
             "batch": found, "runs": runs, "stages": stages, "files": staged,
-            "checksums": checksums, "tables": tables, "validations": validations,
-            "archive": archive, "next": next_command(found, archived=archive is not None),
+            "checksums": checksums, "tables": tables, "rejects": reasons,
+            "validations": validations, "archive": archive, "last_attempt": last,
+            "next": next_command(found, archived=archive is not None),
         })  # fmt: skip
         return
     say(f"Batch {found.batch_id}  {found.name}, attempt {found.attempt}: {found.status}")
     say(f"asked for by {found.requested_by}; runs: {', '.join(runs)}")
+    if original is not None:
+        say(f"a duplicate of batch {original.batch_id} ({original.name}), {_standing(original)}")
+    if last.duplicate_of == found.batch_id:
+        again = f"attempt {last.attempt} (batch {last.batch_id[:8]})"
+        say(f"{again} is a duplicate of this batch, {_standing(found)}")
     if found.error_details:
         say(f"why: {found.error_details}")
     print_table(
@@ -90,11 +115,13 @@ def show(
         )  # fmt: skip
     if tables:
         print_table(
-            "Balance: inserted + updated + unchanged = records",
-            ["table", "records", "inserted", "updated", "unchanged", "removed"],
-            [[t.target_table, t.source_records, t.inserted, t.updated, t.unchanged, t.removed]
+            "Balance: inserted + updated + unchanged + rejected = records",
+            ["table", "records", "inserted", "updated", "unchanged", "rejected", "removed"],
+            [[t.target_table, t.source_records, t.inserted, t.updated, t.unchanged, t.rejected,
+              t.removed]
              for t in tables],
         )  # fmt: skip
+    print_reasons(reasons)
     for validation in validations:
         failed = [check for check in validation.checks if check.status != "SUCCESS"]
         say(f"{validation.target_table}: {len(validation.checks)} checks, {len(failed)} failed")
@@ -126,16 +153,50 @@ def next_command(batch: Batch, *, archived: bool) -> str:
         return f"batch-pipelines show {batch.duplicate_of[:8]}"
     if batch.status == "SUPERSEDED" and batch.superseded_by:
         return f"batch-pipelines show {batch.superseded_by[:8]}"
+    # Of a batch of which nothing is visible, what was set aside is why.
+    if batch.rejected_records and (
+        batch.status == "FAILED" or (batch.status == "PARTIAL_SUCCESS" and archived)
+    ):
+        return f"batch-pipelines rejects {batch.batch_id[:8]}"
     if batch.status == "SUCCESS" and archived:
         return f"batch-pipelines batches --feed {batch.feed}"
     return again
 
 
+def print_reasons(reasons: Sequence[RejectCount]) -> None:
+    """Print why records of a batch were set aside, if any were.
+
+    Args:
+        reasons: How many records each reason holds back.
+    """
+    if reasons:
+        print_table(
+            "Why records were set aside; one with two reasons counts for both",
+            ["table", "column", "sqlstate", "constraint", "message", "records"],
+            [[r.target_table, r.column_name, r.sqlstate, r.constraint_name, r.message, r.records]
+             for r in reasons[:_REASONS]],
+        )  # fmt: skip
+    if len(reasons) > _REASONS:
+        say(f"and {len(reasons) - _REASONS:,} more reasons")
+
+
 @contextmanager
-def _ledger() -> Iterator[Connection]:
+def opened_ledger() -> Iterator[Connection]:
+    """Open a ledger that is up to date.
+
+    Yields:
+        A connection in autocommit mode.
+
+    Raises:
+        SettingsError: The database does not let us in, or its ledger is not up to date.
+    """
     with open_database(load_settings()) as database, database.connect("show") as connection:
         require_current(connection)
         yield connection
+
+
+def _standing(batch: Batch) -> str:
+    return "in force" if batch.status in ledger.IN_FORCE else f"{batch.status} since"
 
 
 def _time(value: dt.datetime | None) -> str | None:

@@ -1,12 +1,13 @@
-"""`import`: run a feed's Dagster job in this process, with progress."""
+"""`import` and `replay`: run a feed's Dagster job in this process, with progress."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import socket
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import rich.console
@@ -14,12 +15,14 @@ import rich.progress
 import typer
 
 from batch_pipelines.cli.batches import next_command
+from batch_pipelines.cli.rehearse import rehearse_all
 from batch_pipelines.cli.show import Json, complain, console, print_json, say, status
-from batch_pipelines.engine.errors import BatchError, DeliveryError
+from batch_pipelines.engine.errors import BatchError, DeliveryError, StageOrderError
 from batch_pipelines.engine.feeds import check_key, find_feed, load_feeds
 from batch_pipelines.engine.landing import find_delivery, find_keys
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import proofs
+from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.instance import open_instance, prepared
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.ledger.batches import Batch, Stage
+    from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.postgres.database import Database
     from batch_pipelines.engine.settings import Settings
 
@@ -36,6 +40,10 @@ _FAILED, _PARTIAL = 1, 3
 # As workspace.yaml names it: without this tag the UI's pages of jobs and its timeline show no run
 # that was not launched from there.
 _LOCATION = "__repository__@batch_pipelines"
+# Host and process id of an import.
+_PROCESS_TAG = "batch-pipelines/process"
+# Reasons for rejects that are told of a batch.
+_REASONS = 5
 _INTERRUPTED = "Interrupted."
 # Dagster's own log of each step goes to its event log; on the terminal only what is wrong.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -50,6 +58,9 @@ def import_(
     force: Annotated[
         bool, typer.Option("--force", help="Load again what is in force; it is superseded.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do it all, say what would happen, and take it back.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Import deliveries of a feed."""
@@ -59,7 +70,43 @@ def import_(
     with prepared(settings) as database:
         with database.connect("import") as connection:
             require_current(connection)
+        if dry_run:
+            rehearse_all(chosen, keys, settings, database, json=json)
+            return
         outcomes = _Importer(chosen, settings, database, force=force).run(keys, quiet=json)
+    _end(outcomes, json=json)
+
+
+def replay(
+    batch: Annotated[str, typer.Argument(help="Batch id, unique prefix of one, or FEED/KEY.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Load what was set aside of a published batch, once the cause is mended."""
+    settings = load_settings()
+    with prepared(settings) as database:
+        with database.connect("replay") as connection:
+            require_current(connection)
+            found = ledger.find(connection, batch)
+            inforce = ledger.in_force(connection, found.feed, found.partition_key)
+        if inforce is None or inforce.batch_id != found.batch_id:
+            message = (
+                f"Batch {found.batch_id} ({found.name}) is {found.status}: only what is in force is "
+                "replayed. Import the partition again."
+            )
+            raise StageOrderError(message)
+        if not found.rejected_records:
+            say(
+                f"{found.batch_id[:8]}  {found.name}: nothing was set aside, there is nothing to do."
+            )
+            return
+        feed = find_feed(load_feeds(settings.feeds), found.feed)
+        importer = _Importer(feed, settings, database, replay=True)
+        outcomes = importer.run([found.partition_key], quiet=json)
+    _end(outcomes, json=json)
+
+
+def _end(outcomes: list[Imported], *, json: bool) -> None:
     if json:
         print_json(outcomes)
     if any(outcome.problem is not None for outcome in outcomes):
@@ -93,28 +140,40 @@ class Imported:
         batch: The batch that the run worked on; None where it got none, because another run holds
             the partition, as a rule.
         problem: What went wrong, if anything did.
+        rejects: How many of its records each reason holds back.
     """
 
     name: str
     batch: Batch | None
     problem: str | None
+    rejects: list[RejectCount] = field(default_factory=list)
 
 
 class _Importer:
     """Runs one feed's job for one partition after the other."""
 
-    def __init__(self, feed: Feed, settings: Settings, database: Database, *, force: bool) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        settings: Settings,
+        database: Database,
+        *,
+        force: bool = False,
+        replay: bool = False,
+    ) -> None:
         # Dagster takes a second and a half to import; what is wrong above is said without it.
         from batch_pipelines.definitions import build_defs  # noqa: PLC0415
 
         self._feed, self._database, self._force = feed, database, force
         self._instance: dg.DagsterInstance = open_instance()
         defs = build_defs(feeds=[feed], load=lambda: settings, progress=self._tell)
-        self._job = defs.resolve_job_def(feed.feed)
+        self._replay = replay
+        self._job = defs.resolve_job_def(f"{feed.feed}_replay" if replay else feed.feed)
         self._progress: rich.progress.Progress | None = None
         self._task = rich.progress.TaskID(0)
 
     def run(self, keys: list[str], *, quiet: bool) -> list[Imported]:
+        self._fail_dead_runs()
         known = set(self._instance.get_dynamic_partitions(self._feed.feed))
         if fresh := [key for key in keys if key not in known]:
             self._instance.add_dynamic_partitions(self._feed.feed, fresh)
@@ -141,8 +200,26 @@ class _Importer:
                     raise KeyboardInterrupt
         return outcomes
 
+    def _fail_dead_runs(self) -> None:
+        """Tell Dagster of earlier imports whose process is gone: they would count in its queue.
+
+        Whoever takes a partition over tells of the run that held its lease; one that was killed
+        before it had a lease is known by its process alone.
+        """
+        import dagster as dg  # noqa: PLC0415
+
+        from resources.batches import report_dead  # noqa: PLC0415
+
+        running = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+        wanted = dg.RunsFilter(job_name=self._job.name, statuses=running)
+        for run in self._instance.get_runs(wanted):
+            host, _, pid = run.tags.get(_PROCESS_TAG, "").rpartition(":")
+            if host == socket.gethostname() and not _is_alive(int(pid)):
+                report_dead(self._instance, run.run_id)
+
     def _import(self, key: str) -> Imported:
-        ops = {f"{self._feed.feed}__ingest": {"config": {"force": self._force}}}
+        stage, config = ("bulk_write", "replay") if self._replay else ("ingest", "force")
+        ops = {f"{self._feed.feed}__{stage}": {"config": {config: self._replay or self._force}}}
         result = self._job.execute_in_process(
             instance=self._instance,
             partition_key=key,
@@ -150,13 +227,15 @@ class _Importer:
             tags={
                 "batch-pipelines/requested_by": f"{_user()} (command line)",
                 ".dagster/repository": _LOCATION,
+                _PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}",
             },
             raise_on_error=False,
         )
         with self._database.connect("import") as connection:
             outcome = ledger.of_run(connection, result.run_id)
+            reasons = quarantine.summary(connection, outcome.batch_id) if outcome else []
         name = f"{self._feed.feed}/{key}"
-        return Imported(name, outcome, None if result.success else _first_error(result))
+        return Imported(name, outcome, None if result.success else _first_error(result), reasons)
 
     def _report(self, imported: Imported) -> None:
         batch = imported.batch
@@ -167,19 +246,42 @@ class _Importer:
         rows = "" if batch.written_records is None else f"{batch.written_records:,} rows"
         line = f"{batch.batch_id[:8]}  {batch.name}  {status(batch.status)}  {rows}"
         console().print(line.rstrip())
+        if imported.rejects:
+            self._report_rejects(batch, imported.rejects)
         if imported.problem is not None:
             complain(imported.problem)
+        if imported.problem is not None or imported.rejects:
             with self._database.connect("import") as connection:
                 archived = proofs.archive(connection, batch.batch_id) is not None
             say(f"Next: {next_command(batch, archived=archived)}")
         elif batch.duplicate_of is not None:
             say(f"          the same delivery is in force as batch {batch.duplicate_of[:8]}")
 
+    def _report_rejects(self, batch: Batch, reasons: list[RejectCount]) -> None:
+        total, records = batch.rejected_records or 0, batch.source_records or 0
+        say(f"          {total:,} of {records:,} records were set aside:")
+        for reason in reasons[:_REASONS]:
+            column = "" if reason.column_name is None else f", column {reason.column_name}"
+            why = f"{reason.target_table}{column}: {reason.message} (SQLSTATE {reason.sqlstate})"
+            say(f"          {reason.records:>7,}  {why}")
+        if len(reasons) > _REASONS:
+            say(f"          and {len(reasons) - _REASONS:,} more reasons")
+
     def _tell(self, stage: Stage, done: int, total: int) -> None:
         if self._progress is not None:
             self._progress.update(
                 self._task, description=f"{self._feed.feed} {stage}", completed=done, total=total
             )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _user() -> str:

@@ -1,8 +1,8 @@
-"""Archive: put a validated batch away in a bag, read the bag back, then clear its staging.
+"""Archive: put a validated batch away in a bag, read the bag back, then clear staging.
 
-A bag (BagIt, RFC 8493) holds the source files compressed with zstd, the row digests and an extract of
-the ledger. It is written under a temporary name, synced, read back and compared with the ledger, and
-only then renamed: a half-written bag is never taken for a whole one.
+A bag (BagIt, RFC 8493) holds the source files compressed with zstd, the rejects, the row digests and an
+extract of the ledger. It is written under a temporary name, synced, read back and compared with the
+ledger, and only then renamed: a half-written bag is never taken for a whole one.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zstandard
 
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import batches, files, proofs
+from batch_pipelines.engine.ledger import batches, files, proofs, rejects
 from batch_pipelines.engine.ledger.proofs import ArchiveRecord
-from batch_pipelines.engine.work import batch_for, recorded
+from batch_pipelines.engine.ledger.reject_files import same_rejects, write_parquet
+from batch_pipelines.engine.work import batch_for, clear_staging, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.files import ImportFile
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 # zstd's default; on flights.csv it takes a third of the time of level 6 for bags 6 % larger.
 _LEVEL = 3
+_REJECTS = Path("quarantine", "rejects.parquet")
 _READ_BYTES = 1024 * 1024
 _CR, _LF = "\r", "\n"
 
@@ -58,7 +60,7 @@ class ArchiveResult:
 
 
 def archive(connection: Connection, work: Work) -> ArchiveResult:
-    """Archive a validated batch.
+    """Archive a validated batch, and clear staging of what the partition needs no more.
 
     Args:
         connection: A connection in autocommit mode.
@@ -77,8 +79,7 @@ def archive(connection: Connection, work: Work) -> ArchiveResult:
         with recorded(connection, work, batch.batch_id, "archive"):
             record = _archive(connection, work, batch)
             proofs.record_archive(connection, batch.batch_id, record)
-    if to_do or batch.status in {"SUCCESS", "PARTIAL_SUCCESS"}:
-        shutil.rmtree(work.staging(batch.batch_id), ignore_errors=True)
+    clear_staging(connection, work)
     return ArchiveResult(
         batch,
         to_do,
@@ -89,21 +90,28 @@ def archive(connection: Connection, work: Work) -> ArchiveResult:
 
 def _archive(connection: Connection, work: Work, batch: Batch) -> ArchiveRecord:
     folder = work.settings.archive / batch.feed / batch.partition_key
-    bag, unfinished = folder / batch.batch_id, folder / f".{batch.batch_id}.unfinished"
+    # A bag is never changed: what a replay has loaded since goes into another one.
+    replays = rejects.replays(connection, batch.batch_id)
+    bag = folder / (f"{batch.batch_id}.replay-{replays}" if replays else batch.batch_id)
+    # A run that hangs here may wake up while the one that took over writes its own.
+    unfinished = folder / f".{batch.batch_id}.{work.lease.token}.unfinished"
     staged = files.of_batch(connection, batch.batch_id)
+    for leftover in folder.glob(f".{batch.batch_id}.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     if not bag.exists():
-        shutil.rmtree(unfinished, ignore_errors=True)
         (unfinished / "data").mkdir(parents=True)
         _fill(connection, work, batch, unfinished / "data")
         _write_tags(batch, unfinished)
         failpoint("archive.written", unfinished)
-        _read_back(unfinished, staged)
+        _read_back(connection, batch, unfinished, staged)
         _sync(unfinished)
-        unfinished.rename(bag)
+        with connection.transaction():
+            work.lease.hold(connection)
+            unfinished.rename(bag)
         _sync_folder(folder)
     # Read under its last name too where an earlier try left it there: it may be years old.
     else:
-        _read_back(bag, staged)
+        _read_back(connection, batch, bag, staged)
     payload = [path for path in (bag / "data").rglob("*") if path.is_file()]
     return ArchiveRecord(
         bag_path=str(bag),
@@ -131,6 +139,10 @@ def _fill(connection: Connection, work: Work, batch: Batch, folder: Path) -> Non
         with path.open("rb") as reading, (source / f"{path.name}.zst").open("wb") as writing:
             compressor.copy_stream(reading, writing, size=path.stat().st_size)
     shutil.copytree(work.staged_digests(batch.batch_id), digests)
+    if rejects.has_any(connection, batch.batch_id):
+        quarantine = folder / _REJECTS.parent
+        quarantine.mkdir()
+        write_parquet(connection, batch.batch_id, folder / _REJECTS)
     ledger = folder / "ledger"
     ledger.mkdir()
     for name, content in _extract(connection, batch).items():
@@ -152,6 +164,7 @@ def _extract(connection: Connection, batch: Batch) -> dict[str, object]:
         "import_file": plain(files.of_batch(connection, batch_id)),
         "crc32_audit": plain(files.checksums(connection, batch_id)),
         "batch_table": plain(proofs.tables(connection, batch_id)),
+        "import_reject_summary": plain(rejects.summary(connection, batch_id)),
         "validation_summary": plain(proofs.validations(connection, batch_id)),
     }
 
@@ -192,8 +205,10 @@ def _manifest(folder: Path, paths: Sequence[Path]) -> str:
     return "".join(lines)
 
 
-def _read_back(folder: Path, staged: Sequence[ImportFile]) -> None:
-    """Validate the bag as any BagIt tool would, and its source files against the ledger."""
+def _read_back(
+    connection: Connection, batch: Batch, folder: Path, staged: Sequence[ImportFile]
+) -> None:
+    """Validate the bag as any BagIt tool would, its source files and rejects against the ledger."""
     import bagit  # noqa: PLC0415  # a tenth of a second to import, which only this stage needs
 
     try:
@@ -214,6 +229,10 @@ def _read_back(folder: Path, staged: Sequence[ImportFile]) -> None:
         if digest.hexdigest() != file.sha256:
             message = f"{path}: does not unpack to what was loaded. Remove the bag and run again."
             raise ArchiveError(message)
+    kept = folder / "data" / _REJECTS
+    if not same_rejects(connection, batch.batch_id, kept):
+        message = f"{kept}: does not hold the rejects of the ledger. Remove the bag and run again."
+        raise ArchiveError(message)
 
 
 def _sync(folder: Path) -> None:

@@ -13,7 +13,7 @@ from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.wire_types import wire_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.postgres.database import Connection
@@ -27,6 +27,11 @@ _TABLE = """
 SELECT c.oid::bigint, format('%%I.%%I', n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
+"""
+_STAMPED = """
+SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p') AND a.attname = %s
 """
 _COLUMNS = """
 SELECT a.attname, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
@@ -55,9 +60,22 @@ WHERE i.indrelid = %s AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS 
 GROUP BY i.indisprimary, coalesce(con.conname, c.relname), i.indnullsnotdistinct
 ORDER BY i.indisprimary DESC, 2
 """
+_INDEXES = """
+SELECT coalesce(con.conname, c.relname), i.indnullsnotdistinct, pg_get_expr(i.indpred, i.indrelid),
+       (SELECT array_agg(pg_get_indexdef(i.indexrelid, k, true) ORDER BY k)
+        FROM generate_series(1, i.indnkeyatts) AS k)
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid
+LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.contype IN ('p', 'u')
+WHERE i.indrelid = %s AND i.indisunique
+ORDER BY i.indisprimary DESC, 1
+"""
+# From PostgreSQL 18 on a constraint may be declared and not enforced; before, the column is not there.
 _CHECKS = """
 SELECT conname, pg_get_expr(conbin, conrelid)
-FROM pg_constraint WHERE conrelid = %s AND contype = 'c' ORDER BY conname
+FROM pg_constraint con
+WHERE conrelid = %s AND contype = 'c' AND coalesce((to_jsonb(con) ->> 'conenforced')::bool, true)
+ORDER BY conname
 """
 _FOREIGN_KEYS = """
 SELECT con.conname, con.conrelid::bigint, con.confrelid::bigint, child.nspname, c.relname,
@@ -71,7 +89,9 @@ SELECT con.conname, con.conrelid::bigint, con.confrelid::bigint, child.nspname, 
 FROM pg_constraint con
 JOIN pg_class c ON c.oid = con.conrelid JOIN pg_namespace child ON child.oid = c.relnamespace
 JOIN pg_class p ON p.oid = con.confrelid JOIN pg_namespace parent ON parent.oid = p.relnamespace
-WHERE con.contype = 'f' AND con.conparentid = 0 AND (con.conrelid = %(oid)s OR con.confrelid = %(oid)s)
+WHERE con.contype = 'f' AND con.conparentid = 0
+  AND coalesce((to_jsonb(con) ->> 'conenforced')::bool, true)
+  AND (con.conrelid = %(oid)s OR con.confrelid = %(oid)s)
 ORDER BY con.conname
 """
 
@@ -121,6 +141,23 @@ class UniqueKey:
 
 
 @dataclass(frozen=True)
+class UniqueIndex:
+    """Whatever PostgreSQL holds unique: the keys above, and indexes over expressions or some rows.
+
+    Attributes:
+        name: Of the constraint, or of the index where there is no constraint.
+        parts: SQL expressions over the table's columns that together are unique.
+        predicate: SQL condition of the rows it covers, or None for all.
+        nulls_equal: Whether two nulls count as equal.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    predicate: str | None
+    nulls_equal: bool
+
+
+@dataclass(frozen=True)
 class ForeignKey:
     """A foreign key from a child table to a parent table.
 
@@ -152,7 +189,8 @@ class TableInfo:
         oid: Its OID.
         schema, name: Its name.
         columns: All columns but the stamp, in the table's order.
-        unique_keys: The primary key first.
+        unique_keys: Those over plain columns, the primary key first.
+        unique_indexes: All that must be unique, the primary key first.
         checks: Constraint name and SQL expression of each CHECK.
         parents: Foreign keys from this table.
         children: Foreign keys to this table, from itself included.
@@ -163,6 +201,7 @@ class TableInfo:
     name: str
     columns: tuple[Column, ...]
     unique_keys: tuple[UniqueKey, ...]
+    unique_indexes: tuple[UniqueIndex, ...]
     checks: tuple[tuple[str, str], ...]
     parents: tuple[ForeignKey, ...]
     children: tuple[ForeignKey, ...]
@@ -260,6 +299,10 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
         UniqueKey(conname, tuple(names), primary, nulls_equal)
         for primary, conname, names, _, nulls_equal in _rows(connection, _UNIQUE, (oid,))
     )
+    indexes = tuple(
+        UniqueIndex(n, tuple(parts), predicate, nulls_equal)
+        for n, nulls_equal, predicate, parts in _rows(connection, _INDEXES, (oid,))
+    )
     checks = tuple((n, e) for n, e in _rows(connection, _CHECKS, (oid,)))
     foreign = [
         ForeignKey(n, c, p, (cs, cn), (ps, pn), deleted, updated, tuple(cc), tuple(pc))
@@ -273,6 +316,7 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
         name,
         tuple(columns),
         keys,
+        indexes,
         checks,
         tuple(key for key in foreign if key.child_oid == oid),
         tuple(key for key in foreign if key.parent_oid == oid),
@@ -293,9 +337,19 @@ def read_tables(connection: Connection, feed: Feed) -> tuple[TableInfo, ...]:
     Raises:
         FeedError: A table is missing or has no stamp column.
     """
-    tables = {
-        info.oid: info for info in (read_table(connection, feed, t.table) for t in feed.tables)
-    }
+    return parents_first([read_table(connection, feed, table.table) for table in feed.tables])
+
+
+def parents_first(infos: Iterable[TableInfo]) -> tuple[TableInfo, ...]:
+    """Order tables by the foreign keys among them.
+
+    Args:
+        infos: The tables.
+
+    Returns:
+        Parents before children; a cycle keeps the order given.
+    """
+    tables = {info.oid: info for info in infos}
     graph = {
         oid: {key.parent_oid for key in info.parents if key.parent_oid in tables} - {oid}
         for oid, info in tables.items()
@@ -304,6 +358,12 @@ def read_tables(connection: Connection, feed: Feed) -> tuple[TableInfo, ...]:
         return tuple(tables[oid] for oid in graphlib.TopologicalSorter(graph).static_order())
     except graphlib.CycleError:
         return tuple(tables.values())
+
+
+def is_stamped(connection: Connection, full_name: str) -> bool:
+    """Say whether there is such a table, with a column for the stamp."""
+    row = connection.execute(_STAMPED, (*full_name.split("."), STAMP)).fetchone()
+    return row is not None
 
 
 def match_columns(table: TableInfo, names: Sequence[str], where: str) -> tuple[Column, ...]:

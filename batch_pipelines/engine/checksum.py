@@ -17,7 +17,8 @@ from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, files
 from batch_pipelines.engine.ledger.files import Checksum
-from batch_pipelines.engine.reading.count import CsvScan, parquet_records
+from batch_pipelines.engine.reading.count import CsvScan, records_of
+from batch_pipelines.engine.reading.plain import Unpacking, is_plain
 from batch_pipelines.engine.work import batch_for, recorded
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def checksum(connection: Connection, work: Work) -> ChecksumResult:
         What was found; everything was equal.
 
     Raises:
-        DeliveryError: A file differs from what ingest copied or the sender promised; the message
-            names it and both checksums.
+        DeliveryError: A file differs from what ingest copied or the sender promised (the message names
+            it and both checksums), or does not unpack.
         StageOrderError: There is no ingested batch.
     """
     batch, to_do = batch_for(connection, work, "checksum")
@@ -82,16 +83,22 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
     }
     found: list[Checksum] = []
     counts: dict[str, int] = {}
+    folder, form = work.staged_source(batch.batch_id), work.feed.format
+    unpacking = Unpacking(folder, work.feed)
     for file in files.of_batch(connection, batch.batch_id):
-        path = work.staged_source(batch.batch_id) / file.file_name
+        path = folder / file.file_name
         if not path.exists():
             message = f"{path}: the staged copy is gone. Run the whole partition, from ingest."
             raise DeliveryError(message)
-        scan = CsvScan() if file.format == "csv" else None
+        # What is read as it was delivered is counted on the way.
+        scan = CsvScan(form, file.format) if is_plain(folder, file, form) else None
         found += _read(path, file, seen, scan)
         if all(c.status == "valid" for c in found):
+            plain = unpacking.readable(file)
             counts[file.file_name] = (
-                parquet_records(path) if scan is None else scan.records(file.file_name)
+                records_of(plain, file.format, form)
+                if scan is None
+                else scan.records(file.file_name)
             )
     # The findings are kept even where they fail the batch: they are the reason.
     files.audit(connection, batch.batch_id, found)
@@ -101,6 +108,7 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
             "; ".join(problems) + ". Nothing was written. Deliver what is right, and run again."
         )
         raise DeliveryError(message)
+    work.feed.limits.check(work.name, records=sum(counts.values()))
     with connection.transaction():
         files.record_records(connection, batch.batch_id, counts)
         batches.record_source_records(connection, batch.batch_id, sum(counts.values()))

@@ -6,6 +6,13 @@ constraint, SQLSTATE) is enough to find the place, and messages end up in logs a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batch_pipelines.engine.rejects import Reason
+
 
 class BatchError(Exception):
     """Base of every error that is a sentence for people and not a defect of the program."""
@@ -43,8 +50,16 @@ class PublishError(BatchError):
     """The publish transaction was aborted: the rows do not fit the tables, or the proof failed."""
 
 
-class LossyValueError(PublishError):
-    """PostgreSQL would shorten or round a value that is loaded as text."""
+class ThresholdError(PublishError):
+    """More of a batch cannot be loaded than its feed tolerates.
+
+    Attributes:
+        reasons: How many records were set aside, by their first reason.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[Reason, int]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
 
 
 class ValidationError(BatchError):

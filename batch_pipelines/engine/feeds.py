@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import pydantic
 import yaml
 
 from batch_pipelines.engine.errors import DeliveryError, FeedError
+from batch_pipelines.engine.formats import DEFAULT, Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 PARTITION_KEY = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.=+-]{0,99}")
 PLACEHOLDER = "{batch}"
 _WILD = frozenset("*?[")
+_SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")
+_ALL = 100
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
@@ -53,6 +58,12 @@ class Source(_Part):
     @pydantic.field_validator("path")
     @classmethod
     def _one_placeholder(cls, value: str) -> str:
+        if _URL.match(value):
+            message = (
+                "must not be a URL: deliveries are read from folders only; "
+                "have them copied into one and write its path"
+            )
+            raise ValueError(message)
         if value.count(PLACEHOLDER) != 1:
             message = f"must contain {PLACEHOLDER} exactly once: it becomes the partition key"
             raise ValueError(message)
@@ -82,6 +93,12 @@ class Table(_Part):
     Attributes:
         table: Its name with schema, as in `public.flights`.
         files: Pattern of the delivery's file names that fill it.
+        write: `insert` rows, or `upsert`: a row whose key the table has is updated, in the columns that
+            the delivery brings, and an image of it is kept.
+        key: Columns of the key by which rows are upserted; the primary key by default.
+        conflict: What becomes of a record whose key is taken, by a row of the table or by an earlier
+            record: `quarantine`, `skip` (set aside too, but counted as skipped and held against no
+            threshold), or `fail` the batch.
     """
 
     table: Annotated[str, pydantic.StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")] = (
@@ -90,6 +107,22 @@ class Table(_Part):
     files: str = pydantic.Field(
         default="*", description="file names of the delivery that fill this table"
     )
+    write: Literal["insert", "upsert"] = pydantic.Field(
+        default="insert", description="insert rows, or update those with the same key"
+    )
+    key: tuple[str, ...] = pydantic.Field(
+        default=(), description="columns by which rows are upserted; the primary key by default"
+    )
+    conflict: Literal["quarantine", "skip", "fail"] = pydantic.Field(
+        default="quarantine", description="what becomes of a record whose key is taken"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _only_upserts_have_a_key(self) -> Self:
+        if self.key and self.write != "upsert":
+            message = "`key` goes with `write: upsert` alone"
+            raise ValueError(message)
+        return self
 
     @property
     def schema_name(self) -> str:
@@ -102,6 +135,92 @@ class Table(_Part):
         return self.table.split(".")[1]
 
 
+class Thresholds(_Part):
+    """How much of a batch may be set aside; above it nothing is published.
+
+    Attributes:
+        rejected_rows: Limits of the rejected records, over all tables together: a number, or a share
+            of all records such as `5%`. With several, each one counts. Without any, every record that
+            can be loaded is.
+        minimum_sample: A share says nothing of a batch with fewer records than this.
+    """
+
+    rejected_rows: tuple[int | str, ...] = pydantic.Field(
+        default=(), description="most rejected records: a number, a share such as 5%, or a list"
+    )
+    minimum_sample: int = pydantic.Field(
+        default=0, ge=0, description="records below which a share is not looked at"
+    )
+
+    @pydantic.field_validator("rejected_rows", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        limits = value if isinstance(value, list | tuple) else [value]
+        for limit in limits:
+            if isinstance(limit, str):
+                right = _SHARE.fullmatch(limit) and Decimal(limit[:-1]) <= _ALL
+            else:
+                right = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
+            if not right:
+                message = "must be a whole number from 0, or a share from 0% to 100% such as 2.5%"
+                raise ValueError(message)
+        return tuple(limits)
+
+    def broken(self, rejected: int, records: int) -> str | None:
+        """Say which limit is broken.
+
+        Args:
+            rejected: Records set aside.
+            records: All records of the batch.
+
+        Returns:
+            The limit as the feed has it, or None.
+        """
+        for limit in self.rejected_rows:
+            if isinstance(limit, int):
+                if rejected > limit:
+                    return str(limit)
+            # In whole numbers and not in floats: 5% of 20 is 1.
+            elif records >= self.minimum_sample and Decimal(rejected) * _ALL > (
+                Decimal(limit[:-1]) * records
+            ):
+                return limit
+        return None
+
+
+class Limits(_Part):
+    """What a delivery may be at most; a larger one is refused before anything of it is loaded.
+
+    Attributes:
+        files: Data files.
+        bytes: Bytes of all data files together.
+        records: Records of all data files together.
+    """
+
+    files: int | None = pydantic.Field(default=None, ge=1, description="most data files")
+    bytes: int | None = pydantic.Field(default=None, ge=1, description="most bytes in all")
+    records: int | None = pydantic.Field(default=None, ge=0, description="most records in all")
+
+    def check(self, name: str, **found: int) -> None:
+        """Refuse a delivery that is too large.
+
+        Args:
+            name: Feed and partition key.
+            found: What it has of `files`, `bytes` or `records`.
+
+        Raises:
+            DeliveryError: It has more than the feed allows.
+        """
+        for what, number in found.items():
+            limit = getattr(self, what)
+            if limit is not None and number > limit:
+                message = (
+                    f"{name}: the delivery has {number} {what}, above the feed's limit of {limit}. "
+                    f"Deliver it in parts, or raise `limits: {what}` in the feed."
+                )
+                raise DeliveryError(message)
+
+
 class Feed(_Part):
     """One kind of import.
 
@@ -112,6 +231,9 @@ class Feed(_Part):
         description: One sentence for people.
         source: Where deliveries appear.
         tables: The tables that one delivery fills together.
+        format: How the files are written.
+        thresholds: How much of a batch may be set aside.
+        limits: What a delivery may be at most.
         identity: Whether the same content under another partition key is a duplicate (`feed`) or
             a delivery of its own (`partition`).
         ddl: SQL file beside the feed file that creates its tables where they are missing.
@@ -127,6 +249,11 @@ class Feed(_Part):
     tables: tuple[Table, ...] = pydantic.Field(
         min_length=1, description="tables that one delivery fills together"
     )
+    format: Format = pydantic.Field(default=DEFAULT, description="how the files are written")
+    thresholds: Thresholds = pydantic.Field(
+        default=Thresholds(), description="how much of a batch may be set aside"
+    )
+    limits: Limits = pydantic.Field(default=Limits(), description="what a delivery may be at most")
     identity: Literal["partition", "feed"] = pydantic.Field(
         default="partition", description="where the same content counts as a duplicate"
     )
@@ -154,6 +281,13 @@ class Feed(_Part):
             raise ValueError(message)
         return value
 
+    @pydantic.model_validator(mode="after")
+    def _names_are_of_one_table(self) -> Feed:
+        if isinstance(self.format.header, tuple) and len(self.tables) > 1:
+            message = "`format.header` names the columns of one table; the feed has several"
+            raise ValueError(message)
+        return self
+
     def table_of(self, file_name: str) -> Table:
         """Say which table a file of a delivery fills.
 
@@ -176,6 +310,17 @@ class Feed(_Part):
             "Rename the file or correct `files:` in the feed."
         )
         raise DeliveryError(message)
+
+    def table_named(self, full_name: str) -> Table:
+        """Find a table by its name.
+
+        Args:
+            full_name: Its name with schema; it is one of the feed's.
+
+        Returns:
+            The table.
+        """
+        return next(table for table in self.tables if table.table == full_name)
 
     def pattern(self, key: str, root: Path) -> Path:
         """Give the absolute pattern of the files that belong to a partition.
@@ -268,6 +413,13 @@ def load_feed(path: Path) -> Feed:
         problem = getattr(error, "problem", None) or "not YAML"
         message = f"{path}:{line}: {problem}. Check indentation, quotes and colons there."
         raise FeedError(message) from None
+    recursive = _recursive(root)
+    if recursive is not None:
+        message = (
+            f"{path}:{recursive.start_mark.line + 1}: what begins here holds an alias of itself; "
+            "write the value out in its place."
+        )
+        raise FeedError(message)
     doubled = _doubled_key(root)
     if doubled is not None:
         message = f"{path}:{doubled.start_mark.line + 1}: `{doubled.value}` stands twice; keep one."
@@ -350,16 +502,39 @@ def _doubled_key(node: yaml.Node | None) -> yaml.ScalarNode | None:
     return None
 
 
-def _walk(node: yaml.Node | None) -> Iterator[yaml.Node]:
-    if node is None:
-        return
-    yield node
+def _recursive(root: yaml.Node | None) -> yaml.Node | None:
+    """Find a node that an alias below it refers to."""
+    done: set[yaml.Node] = set()
+
+    def search(node: yaml.Node, above: tuple[yaml.Node, ...]) -> yaml.Node | None:
+        if node in above:
+            return node
+        if node not in done:
+            done.add(node)
+            for child in _children(node):
+                if found := search(child, (*above, node)):
+                    return found
+        return None
+
+    return None if root is None else search(root, ())
+
+
+def _walk(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Go through a tree; what several aliases refer to is visited once."""
+    waiting = [] if root is None else [root]
+    seen: set[yaml.Node] = set()
+    while waiting:
+        node = waiting.pop(0)
+        if node not in seen:
+            seen.add(node)
+            yield node
+            waiting[:0] = _children(node)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
-        for _, value in node.value:
-            yield from _walk(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _walk(value)
+        return [value for _, value in node.value]
+    return [*node.value] if isinstance(node, yaml.SequenceNode) else []
 
 
 def _line(node: yaml.Node | None, loc: Sequence[int | str]) -> int:
@@ -381,6 +556,7 @@ _KNOWN = {
     (): Feed.model_fields,
     ("source",): Source.model_fields,
     ("tables",): Table.model_fields,
+    ("format",): Format.model_fields,
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP, read_tables
 from batch_pipelines.engine.errors import ValidationError
-from batch_pipelines.engine.ledger import batches, files, proofs
+from batch_pipelines.engine.ledger import batches, files, proofs, rejects
 from batch_pipelines.engine.ledger.proofs import Check, TableValidation
 from batch_pipelines.engine.reading.aggregates import (
     SecondReader,
@@ -25,7 +26,7 @@ from batch_pipelines.engine.reading.aggregates import (
     target_statement,
 )
 from batch_pipelines.engine.work import batch_for, explain, recorded
-from batch_pipelines.engine.writing.copying import table_source
+from batch_pipelines.engine.writing.source import table_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.files import ImportFile
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.work import Work
-    from batch_pipelines.engine.writing.copying import TableSource
+    from batch_pipelines.engine.writing.source import TableSource
 
 _COUNT = sql.SQL("SELECT count(*) FROM {table} WHERE {stamp} = {batch}")
 _COLUMNS = """SELECT attname FROM pg_attribute
@@ -115,7 +116,8 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
         log = proofs.open_validation(connection, batch.batch_id, work.run_id, table.full_name)
         try:
             _require_copies(own, folder)
-            found = _validate_table(connection, table_source(table, own, folder), batch)
+            source = table_source(table, own, folder, work.feed.format)
+            found = _validate_table(connection, source, batch)
         except Exception as error:
             proofs.abandon_validation(connection, log, explain(error))
             raise
@@ -128,7 +130,8 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
         )
         batches.mark_validated(connection, batch.batch_id, status="VALIDATION_FAILED", why=why)
     else:
-        batches.mark_validated(connection, batch.batch_id, status="SUCCESS")
+        status = "PARTIAL_SUCCESS" if batch.rejected_records else "SUCCESS"
+        batches.mark_validated(connection, batch.batch_id, status=status)
 
 
 def _require_copies(staged: Sequence[ImportFile], folder: Path) -> None:
@@ -150,8 +153,13 @@ def _require_copies(staged: Sequence[ImportFile], folder: Path) -> None:
 
 
 def _validate_table(connection: Connection, source: TableSource, batch: Batch) -> TableValidation:
-    with SecondReader(source) as reader:
-        checks = [*_checks(connection, source, batch, reader)]
+    # The source is read while PostgreSQL works; the pool ends before the reader is closed.
+    left_out = {
+        file.file_name: rejects.left_out(connection, batch.batch_id, file.file_name)
+        for file in source.files
+    }
+    with SecondReader(source, left_out) as reader, ThreadPoolExecutor(max_workers=1) as pool:
+        checks = [*_checks(connection, source, batch, reader, pool)]
     counts = checks[0]
     return TableValidation(
         source.table.full_name, int(counts.expected), int(counts.actual), tuple(checks)
@@ -159,67 +167,80 @@ def _validate_table(connection: Connection, source: TableSource, batch: Batch) -
 
 
 def _checks(
-    connection: Connection, source: TableSource, batch: Batch, reader: SecondReader
-) -> Iterator[Check]:
-    table, stamp = source.table.identifier, sql.Identifier(STAMP)
-    own = {"table": table, "stamp": stamp, "batch": sql.Literal(batch.batch_id)}
-
-    began = time.perf_counter()
-    query = _COUNT.format(**own)
-    yield _check(
-        "record_count", connection, query, reader.records(), _number(connection, query), began
-    )
-
-    began = time.perf_counter()
-    query = sql.SQL(_COLUMNS).format(table=sql.Literal(table.as_string(connection)))
-    present = {str(row[0]) for row in connection.execute(query).fetchall()}
-    for file in source.files:
-        wanted = sorted(source_columns(source.folder / file.file_name, file.format))
-        found = sorted(name for name in wanted if name in present)
-        yield _check(f"schema.{file.file_name}", connection, query, wanted, found, began)
-
-    key = source.table.primary_key
-    if key and set(key) <= {column.name for column in source.columns}:
-        began = time.perf_counter()
-        query = _TWICE.format(**own, key=sql.SQL(", ").join(map(sql.Identifier, key)))
-        expected = reader.duplicate_keys(key)
-        yield _check(
-            "key_uniqueness", connection, query, expected, _number(connection, query), began
-        )
-
-    began = time.perf_counter()
-    wanted_values = reader.aggregates()
-    found_values = target_aggregates(connection, source, batch.batch_id)
-    for column in source.columns:
-        name = column.name
-        query = target_statement(source, [column], batch.batch_id)
-        expected_text, actual_text = str(wanted_values[name]), str(found_values[name])
-        yield _check(f"aggregates.{name}", connection, query, expected_text, actual_text, began)
-        began = time.perf_counter()
-
-
-def _check(
-    name: str,
     connection: Connection,
-    query: sql.Composed,
-    expected: object,
-    actual: object,
-    began: float,
-) -> Check:
-    return Check(
-        name=name,
-        sql=query.as_string(connection),
-        expected=_text(expected),
-        actual=_text(actual),
-        status="SUCCESS" if expected == actual else "FAILED",
-        seconds=round(time.perf_counter() - began, 6),
-    )
+    source: TableSource,
+    batch: Batch,
+    reader: SecondReader,
+    pool: ThreadPoolExecutor,
+) -> Iterator[Check]:
+    key = source.table.primary_key
+    if not set(key) <= {column.name for column in source.columns}:
+        key = ()
+    source_totals = pool.submit(reader.aggregates)
+    source_twice = pool.submit(reader.duplicate_keys, key) if key else None
+
+    own = {
+        "table": source.table.identifier,
+        "stamp": sql.Identifier(STAMP),
+        "batch": sql.Literal(batch.batch_id),
+    }
+    count, counted = _Question.ask(connection, _COUNT.format(**own))
+    totals_began = time.perf_counter()
+    target_totals = target_aggregates(connection, source, batch.batch_id)
+    totals_took = time.perf_counter() - totals_began
+    wanted_totals = source_totals.result()
+
+    yield count.answer(connection, "record_count", reader.records(), counted)
+    yield from _schema_checks(connection, source)
+    if source_twice is not None:
+        twice, found = _Question.ask(
+            connection, _TWICE.format(**own, key=sql.SQL(", ").join(map(sql.Identifier, key)))
+        )
+        yield twice.answer(connection, "key_uniqueness", source_twice.result(), found)
+    for column in source.columns:
+        # One scan answers for all columns; the statement kept with each is for that one alone.
+        alone = _Question(target_statement(source, [column], batch.batch_id), totals_took)
+        wanted, actual = str(wanted_totals[column.name]), str(target_totals[column.name])
+        yield alone.answer(connection, f"aggregates.{column.name}", wanted, actual)
+
+
+def _schema_checks(connection: Connection, source: TableSource) -> Iterator[Check]:
+    began = time.perf_counter()
+    table = source.table.identifier.as_string(connection)
+    query = sql.SQL(_COLUMNS).format(table=sql.Literal(table))
+    present = {str(row[0]) for row in connection.execute(query).fetchall()}
+    question = _Question(query, time.perf_counter() - began)
+    for file in source.files:
+        wanted = sorted(source_columns(source, file))
+        found = sorted(name for name in wanted if name in present)
+        yield question.answer(connection, f"schema.{file.file_name}", wanted, found)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A statement that the target was asked, and how long it took in seconds."""
+
+    query: sql.Composed
+    seconds: float
+
+    @classmethod
+    def ask(cls, connection: Connection, query: sql.Composed) -> tuple[_Question, int]:
+        """Ask for a number."""
+        began = time.perf_counter()
+        row = connection.execute(query).fetchone()
+        return cls(query, time.perf_counter() - began), int(row[0]) if row else 0
+
+    def answer(self, connection: Connection, name: str, expected: object, actual: object) -> Check:
+        """Compare what the source says with what the target says."""
+        return Check(
+            name=name,
+            sql=self.query.as_string(connection),
+            expected=_text(expected),
+            actual=_text(actual),
+            status="SUCCESS" if expected == actual else "FAILED",
+            seconds=round(self.seconds, 6),
+        )
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _number(connection: Connection, query: sql.Composed) -> int:
-    row = connection.execute(query).fetchone()
-    return int(row[0]) if row else 0

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -95,6 +96,10 @@ class Work:
         """Folder of the row digests that bulk-write leaves for the bag."""
         return self.staging(batch_id) / "row_digests"
 
+    def staged_rejects(self, batch_id: str) -> Path:
+        """File in which bulk-write gathers the records that cannot be loaded."""
+        return self.staging(batch_id) / "rejects.arrows"
+
 
 _WORK: tuple[Action, str] = ("work", "")
 _NOT_VISIBLE: dict[Stage, tuple[Action, str]] = {
@@ -155,7 +160,7 @@ def batch_for(connection: Connection, work: Work, stage: Stage) -> tuple[Batch, 
     """Find the batch that a stage after ingest has to do with, and attach the run to it.
 
     The run's own batch comes first; a run that has none (a retry from failure, one asset launched
-    alone) attaches to the newest batch of the partition.
+    alone) attaches to the newest batch of the partition, or to the one that it is a duplicate of.
 
     Args:
         connection: A connection in autocommit mode.
@@ -186,6 +191,27 @@ def batch_for(connection: Connection, work: Work, stage: Stage) -> tuple[Batch, 
     return batch, what == "work"
 
 
+def batch_to_replay(connection: Connection, work: Work) -> tuple[Batch, bool]:
+    """Find the batch in force of which records were set aside, and attach the run to it.
+
+    Args:
+        connection: A connection in autocommit mode.
+        work: The run's work.
+
+    Returns:
+        The batch, and whether there are records to load.
+
+    Raises:
+        StageOrderError: Nothing of the partition is visible.
+    """
+    batch = batches.in_force(connection, work.feed.feed, work.key)
+    if batch is None:
+        message = f"{work.name}: nothing of it is published; import it, there is nothing to replay."
+        raise StageOrderError(message)
+    batches.attach(connection, work.run_id, batch)
+    return batch, bool(batch.rejected_records)
+
+
 @contextmanager
 def recorded(connection: Connection, work: Work, batch_id: str, stage: Stage) -> Iterator[None]:
     """Record a stage's begin and end; what raises inside fails the batch if nothing is visible yet.
@@ -201,6 +227,7 @@ def recorded(connection: Connection, work: Work, batch_id: str, stage: Stage) ->
 
     Raises:
         BatchError: What the stage raised; a driver's error as a sentence without its text.
+        LeaseLostError: Another run has taken the partition over; the ledger is left to it.
     """
     work.lease.record_worker(connection)
     batches.start_stage(connection, batch_id, stage, work.run_id)
@@ -213,18 +240,43 @@ def recorded(connection: Connection, work: Work, batch_id: str, stage: Stage) ->
         raise
     except BaseException as error:
         why = explain(error)
-        # The stage's own connection may be broken. Where the database is gone altogether the batch
-        # stays in progress without a live lease, and the next run fails it.
-        with (
-            suppress(BatchError, psycopg.Error),
-            work.database.connect(f"{stage} failed") as ledger,
-            ledger.transaction(),
-        ):
-            batches.end_stage(ledger, batch_id, stage, why)
-            batches.mark_failed(ledger, batch_id, why)
+        lost = _record_failure(work, batch_id, stage, why)
+        if lost is not None and isinstance(error, Exception):
+            raise lost from None
         if isinstance(error, psycopg.Error):
             raise PublishError(why) from None
         raise
+
+
+def _record_failure(work: Work, batch_id: str, stage: Stage, why: str) -> LeaseLostError | None:
+    """Fail a stage and its batch, unless another run has the partition: then the word is its own.
+
+    Over a connection of its own: the stage's may be broken. Where the database is gone altogether the
+    batch stays in progress without a live lease, and the next run fails it.
+    """
+    try:
+        with work.database.connect(f"{stage} failed") as ledger, ledger.transaction():
+            work.lease.hold(ledger)
+            batches.end_stage(ledger, batch_id, stage, why)
+            batches.mark_failed(ledger, batch_id, why)
+    except LeaseLostError as lost:
+        return lost
+    except (BatchError, psycopg.Error):
+        pass
+    return None
+
+
+def clear_staging(connection: Connection, work: Work) -> None:
+    """Give back the room of every batch of the partition that no stage can go on with.
+
+    Also of those whose run ended before it came to that itself.
+
+    Args:
+        connection: A connection.
+        work: The run's work; it holds the partition's lease.
+    """
+    for batch_id in batches.finished(connection, work.feed.feed, work.key):
+        shutil.rmtree(work.staging(batch_id), ignore_errors=True)
 
 
 def explain(error: BaseException) -> str:
@@ -239,16 +291,27 @@ def explain(error: BaseException) -> str:
     if isinstance(error, BatchError):
         return str(error)
     if isinstance(error, psycopg.Error):
-        diag = error.diag
-        where = [f"{k} {v}" for k, v in (
-            ("table", diag.table_name), ("column", diag.column_name),
-            ("constraint", diag.constraint_name),
-        ) if v]  # fmt: skip
-        state = f"SQLSTATE {error.sqlstate}" if error.sqlstate else "the connection was lost"
-        return f"PostgreSQL ended the statement: {', '.join([state, *where])}."
+        return _explain_driver(error)
     if isinstance(error, OSError):
         place = f" ({error.filename})" if error.filename else ""
         return f"The file system refused: {error.strerror or type(error).__name__}{place}."
-    if isinstance(error, KeyboardInterrupt):
+    if not isinstance(error, Exception):
+        # Ctrl+C, or what Dagster raises where a run is terminated.
         return "Interrupted."
     return f"Unexpected {type(error).__name__}; the run's log has its trace."
+
+
+def _explain_driver(error: psycopg.Error) -> str:
+    diag = error.diag
+    where = [f"{k} {v}" for k, v in (
+        ("table", diag.table_name), ("column", diag.column_name),
+        ("constraint", diag.constraint_name),
+    ) if v]  # fmt: skip
+    if error.sqlstate:
+        state = f"SQLSTATE {error.sqlstate}"
+    elif isinstance(error, psycopg.OperationalError):
+        state = "the connection was lost"
+    else:
+        # The statement never reached the server.
+        return f"Unexpected {type(error).__name__} of PostgreSQL's driver; report it as a defect."
+    return f"PostgreSQL ended the statement: {', '.join([state, *where])}."

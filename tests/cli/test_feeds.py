@@ -26,7 +26,8 @@ def test_list_shows_each_feed_and_what_lies_in_landing(cli: Cli, feeds_folder: P
     assert line.split() == ["orders", "public.orders", "landing/orders/{batch}/*.csv", "2"]
     (feed,) = cli("feeds", "list", "--json").json
     assert feed["feed"] == "orders"
-    assert feed["tables"] == [{"table": "public.orders", "files": "*"}]
+    (table,) = feed["tables"]
+    assert (table["table"], table["files"], table["write"]) == ("public.orders", "*", "insert")
 
 
 def test_a_wrong_feed_file_is_wrong_usage_with_file_line_and_remedy(

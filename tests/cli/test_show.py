@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
 from batch_pipelines.cli.batches import next_command
+from batch_pipelines.engine.ledger.batches import Status
 from tests.support_shop import DAY, FEED, orders
 
 if TYPE_CHECKING:
@@ -60,13 +61,46 @@ def test_show_finds_a_batch_by_id_by_prefix_and_by_partition(cli: Cli, shop: Sho
     assert told["next"] == "batch-pipelines batches --feed orders"
 
 
+@pytest.mark.parametrize("typed", ["FAILD", "", "duplicates"])
+def test_a_state_that_there_is_not_is_wrong_usage(cli: Cli, shop: Shop, typed: str) -> None:
+    ran = cli("batches", "--status", typed)
+    assert ran.code == 2
+    assert ran.out == ""
+    for status in get_args(Status):
+        assert status in ran.err
+
+
+def test_show_of_a_partition_whose_last_delivery_is_a_duplicate(cli: Cli, shop: Shop) -> None:
+    """Given good, damaged and the good one again, the batch in force is shown, and why."""
+    shop.deliver(DAY, orders(5))
+    cli("import", FEED)
+    shop.deliver(DAY, "id\nx\n")
+    cli("import", FEED)
+    shop.deliver(DAY, orders(5))
+    assert cli("import", FEED).code == 0
+    good, _, again = shop.batches()
+    assert again.duplicate_of == good.batch_id
+    ran = cli("show", f"{FEED}/{DAY}")
+    assert ran.out.startswith(f"Batch {good.batch_id}  {FEED}/{DAY}, attempt 1: SUCCESS\n")
+    told = f"attempt 3 (batch {again.batch_id[:8]}) is a duplicate of this batch, in force"
+    assert told in ran.out.splitlines()
+    assert cli("show", good.batch_id, "--json").json["last_attempt"]["batch_id"] == again.batch_id
+
+    told = f"a duplicate of batch {good.batch_id} ({FEED}/{DAY}), in force"
+    assert told in cli("show", again.batch_id).out.splitlines()
+    cli("import", FEED, "--force")
+    told = f"a duplicate of batch {good.batch_id} ({FEED}/{DAY}), SUPERSEDED since"
+    assert told in cli("show", again.batch_id).out.splitlines()
+
+
 def test_show_of_a_failed_batch_tells_why_and_what_to_type(cli: Cli, shop: Shop) -> None:
     shop.deliver(DAY, orders(5, customer=9))
     cli("import", FEED)
     ran = cli("show", f"{FEED}/{DAY}")
     assert ran.code == 0
-    assert "why: orders.csv, record 1: breaks" in ran.out
-    assert ran.out.splitlines()[-1] == f"Next: batch-pipelines import {FEED} --batch {DAY}"
+    assert "The first: orders.csv, record 1 (line 2), column customer: customer refers" in ran.out
+    (batch,) = shop.batches()
+    assert ran.out.splitlines()[-1] == f"Next: batch-pipelines rejects {batch.batch_id[:8]}"
 
 
 @pytest.mark.parametrize("name", ["nope", "0000", "%", "orders/2030-01-01", "orders/"])
@@ -92,3 +126,8 @@ def test_each_state_has_one_next_command(cli: Cli, shop: Shop) -> None:
         found = dataclasses.replace(batch, status=status, duplicate_of=other, superseded_by=other)
         assert next_command(found, archived=False) == command
     assert next_command(batch, archived=True) == f"batch-pipelines batches --feed {FEED}"
+    partly = dataclasses.replace(batch, status="PARTIAL_SUCCESS", rejected_records=1)
+    assert next_command(partly, archived=False) == again
+    rejects = f"batch-pipelines rejects {batch.batch_id[:8]}"
+    assert next_command(partly, archived=True) == rejects
+    assert next_command(dataclasses.replace(partly, status="FAILED"), archived=False) == rejects

@@ -75,6 +75,7 @@ def test_what_validation_found_is_recorded_as_asset_checks(shop: Shop) -> None:
     shop.deliver(DAY, orders(5))
     result = shop.run(DAY)
     found = {each.check_name: each for each in result.get_asset_check_evaluations()}
+    assert found.pop("no_records_set_aside").passed
     assert len(found) == 4
     assert all(each.passed for each in found.values())
     for name in found:
@@ -86,6 +87,39 @@ def test_what_validation_found_is_recorded_as_asset_checks(shop: Shop) -> None:
     (row,) = counted["results"].value.records  # type: ignore[union-attr]
     assert (row.data["expected"], row.data["actual"]) == ("5", "5")
     assert f"'{result.run_id}'" in str(counted["sql"].value)
+
+
+def test_what_was_set_aside_is_a_warning_with_its_reasons(shop: Shop) -> None:
+    """Given two bad records of seven, the stages are green, and a check of `bulk_write` warns."""
+    bad = f"100,1,{DAY},1.00,x,\n101,77,{DAY},-1.00,x\n"
+    shop.deliver(DAY, orders(5) + bad)
+    result = shop.run(DAY)
+    assert result.success
+    written = metadata_of(result, "bulk_write")
+    assert written["dagster/partition_row_count"] == 5
+    assert written["rejected_rows"] == 2
+    (balance,) = written["balance"].records
+    assert (balance.data["inserted"], balance.data["rejected"]) == (5, 2)
+    reasons = {row.data["sqlstate"]: row.data for row in written["reject_reasons"].records}
+    assert {*reasons} == {"22P04", "23514"}
+    assert reasons["23514"] == {
+        "table": "public.orders", "column": None, "sqlstate": "23514",
+        "constraint": "orders_amount_check", "message": "breaks orders_amount_check", "records": 1,
+    }  # fmt: skip
+    assert "77" not in str(written["reject_reasons"])
+
+    found = {each.check_name: each for each in result.get_asset_check_evaluations()}
+    warning = found.pop("no_records_set_aside")
+    assert (warning.passed, warning.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert warning.asset_key == stage_key("bulk_write")
+    assert warning.metadata["partition"].value == DAY
+    assert len(found) == 4
+    assert all(each.passed for each in found.values())
+    assert metadata_of(result, "validate")["batch_status"] == "PARTIAL_SUCCESS"
+
+    # The same again reports what is known of its original.
+    again = {each.check_name: each for each in shop.run(DAY).get_asset_check_evaluations()}
+    assert not again["no_records_set_aside"].passed
 
 
 def test_the_sql_of_a_check_can_be_run_by_hand(shop: Shop) -> None:

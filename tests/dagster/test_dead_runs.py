@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -66,3 +69,40 @@ def test_a_run_killed_after_it_published_is_finished_by_the_next(
     assert shop.is_archived(dead)
     assert shop.rows() == before
     assert shop.materialized("archive") == {DAY}
+
+
+_KILLED_EARLY = """
+import os, signal
+import resources.batches
+from batch_pipelines.cli import main
+resources.batches.acquire = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+main()
+"""
+
+
+def test_a_run_killed_before_it_had_its_lease_is_failed_by_the_next_import(shop: Shop) -> None:
+    """Given a run that no batch and no lease names, it is known by its process."""
+    shop.deliver(DAY, orders(5))
+    shop.deliver("other", orders(5, first=10))
+    typed = ["import", FEED, "--batch", DAY]
+    killed = subprocess.run([sys.executable, "-c", _KILLED_EARLY, *typed], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (run,) = shop.instance.get_runs()
+    assert run.status is dg.DagsterRunStatus.STARTED
+    assert shop.batches() == []
+
+    environment = dict(os.environ)
+    ended = command("import", FEED, "--batch", "other", environment=environment)
+    assert ended.returncode == 0, ended.stderr
+    assert status_in_dagster(shop, run.run_id) is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_whose_process_is_alive_or_elsewhere_is_left_alone(shop: Shop) -> None:
+    shop.deliver(DAY, orders(5))
+    dead = import_killed_at(shop, "bulk_write.before_fence")
+    for process in (f"{socket.gethostname()}:{os.getpid()}", "elsewhere:1"):
+        shop.instance.add_run_tags(dead, {"batch-pipelines/process": process})
+        shop.deliver("other", orders(5, first=10))
+        ended = command("import", FEED, "--batch", "other", environment=dict(os.environ))
+        assert ended.returncode == 0, ended.stderr
+        assert status_in_dagster(shop, dead) is dg.DagsterRunStatus.STARTED

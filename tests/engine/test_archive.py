@@ -19,11 +19,16 @@ import pytest
 import zstandard
 
 from batch_pipelines.engine.archive import archive
-from batch_pipelines.engine.errors import ArchiveError, StageOrderError
+from batch_pipelines.engine.errors import (
+    ArchiveError,
+    DeliveryError,
+    LeaseLostError,
+    StageOrderError,
+)
 from batch_pipelines.engine.failpoints import armed
-from batch_pipelines.engine.ledger import batches, files, proofs
+from batch_pipelines.engine.ledger import batches, files, proofs, rejects
 from batch_pipelines.engine.ledger.batches import STAGES
-from tests.support_engine import new_id
+from tests.support_engine import feed_of, new_id
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.batches import Batch
@@ -60,7 +65,7 @@ def bag_of(site: Site, batch: Batch) -> Path:
     return folder_of(site) / batch.batch_id
 
 
-def assert_archived(site: Site, batch: Batch) -> Path:
+def assert_archived(site: Site, batch: Batch, status: str = "SUCCESS") -> Path:
     """Check what must be true of an archived batch, whatever happened before."""
     record = proofs.archive(site.connection, batch.batch_id)
     assert record is not None
@@ -75,7 +80,7 @@ def assert_archived(site: Site, batch: Batch) -> Path:
     assert record.tagmanifest_sha256 == hashlib.sha256(tags).hexdigest()
     assert not (site.settings.staging / batch.batch_id).exists()
     now = site.newest()
-    assert (now.batch_id, now.status) == (batch.batch_id, "SUCCESS")
+    assert (now.batch_id, now.status) == (batch.batch_id, status)
     assert batches.stages(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
     for file in files.of_batch(site.connection, batch.batch_id):
         packed = (bag / "data" / "source" / f"{file.file_name}.zst").read_bytes()
@@ -95,7 +100,7 @@ def test_a_bag_is_valid_for_other_tools(site18: MakeSite) -> None:
     assert info["External-Identifier"] == batch.batch_id
     assert info["External-Description"] == "Import batch orders/first, attempt 1"
     listed = (bag / "manifest-sha256.txt").read_text().splitlines()
-    assert len(listed) == 4 + 1 + 7
+    assert len(listed) == 4 + 1 + 8
     # It is no rubber stamp.
     (bag / "data" / "ledger" / "import_file.json").write_text("[]")
     assert subprocess.run(tool, check=False, capture_output=True).returncode == 1
@@ -148,7 +153,7 @@ def test_the_extract_says_what_the_ledger_says(site18: MakeSite) -> None:
 
     assert set(said) == {
         "import_history", "batch_run", "batch_stage", "import_file", "crc32_audit", "batch_table",
-        "validation_summary",
+        "validation_summary", "import_reject_summary",
     }  # fmt: skip
     assert said["import_history"] == plain(batches.by_id(connection, batch_id))
     assert said["batch_run"] == batches.runs(connection, batch_id)
@@ -221,12 +226,173 @@ def test_a_bag_of_other_content_does_not_count_even_if_valid(site18: MakeSite) -
 def test_a_leftover_is_ignored_and_replaced(site18: MakeSite) -> None:
     site = site18(DDL)
     batch = validated(site)
-    leftover = folder_of(site) / f".{batch.batch_id}.unfinished"
+    leftover = folder_of(site) / f".{batch.batch_id}.7.unfinished"
     (leftover / "data" / "source").mkdir(parents=True)
     (leftover / "data" / "source" / "rows 1.csv.zst").write_bytes(b"half")
     (leftover / "data" / "stranger").write_text("not of this batch")
     site.run(stages=["archive"])
     assert not (assert_archived(site, batch) / "data" / "stranger").exists()
+
+
+def test_a_hung_run_and_the_one_that_took_over_do_not_meet_in_one_folder(
+    site18: MakeSite,
+) -> None:
+    """Given a run that hangs with its bag half-done, the one that takes over finishes its own."""
+    site = site18(DDL)
+    batch = validated(site)
+    seen: list[Path] = []
+
+    def taken_over(folder: Path) -> None:
+        seen.append(folder)
+        if len(seen) == 1:
+            site.sql("UPDATE batch_audit.batch_lease SET expires_at = now() - interval '1 second'")
+            site.run(stages=["archive"])
+
+    with armed("archive.written", taken_over), pytest.raises(LeaseLostError):
+        site.run(stages=["archive"])
+    assert len(set(seen)) == 2
+    assert_archived(site, batch)
+
+
+def test_a_run_that_was_taken_over_does_not_name_its_bag(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = validated(site)
+    raised = "UPDATE batch_audit.batch_lease SET token = token + 1"
+    with armed("archive.written", lambda _: site.sql(raised)), pytest.raises(LeaseLostError):
+        site.run(stages=["archive"])
+    assert not bag_of(site, batch).exists()
+    site.run(stages=["archive"])
+    assert_archived(site, batch)
+
+
+# The quarantine
+
+BAD = CSV + '1.00,x,7,"{"\n1.00,y,eight,\n'
+
+
+def with_rejects(site: Site) -> Batch:
+    site.feed = feed_of({"public.t": "*"}, thresholds={})
+    site.deliver({"rows 1.csv": BAD, "rows 2.parquet": TABLE.slice(0, 1)})
+    batch = site.run(stages=STAGES[:4])
+    assert (batch.status, batch.rejected_records) == ("PARTIAL_SUCCESS", 2)
+    return batch
+
+
+def test_the_quarantine_is_in_the_bag(site18: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given more rejects than are held in memory at a time, all are kept as the ledger has them."""
+    monkeypatch.setattr(rejects, "_PART_ROWS", 1)
+    site = site18(DDL)
+    batch = with_rejects(site)
+    site.run(stages=["archive"])
+    bag = assert_archived(site, batch, "PARTIAL_SUCCESS")
+    kept = pq.read_table(bag / "data" / "quarantine" / "rejects.parquet").to_pylist()
+    columns = ", ".join(
+        f"{name}::text" if name in {"batch_id", "breaches", "replayed_by"} else name
+        for name in kept[0]
+    )
+    stored = site.sql(f"SELECT {columns} FROM batch_audit.import_reject ORDER BY record_number")
+    assert [tuple(row.values()) for row in kept] == stored
+    assert [row["raw"] for row in kept] == [line.encode() + b"\n" for line in BAD.splitlines()[-2:]]
+    assert len(kept[0]) == site.count(
+        "SELECT count(*) FROM pg_attribute"
+        " WHERE attrelid = 'batch_audit.import_reject'::regclass AND attnum > 0"
+    )
+    told = json.loads((bag / "data" / "ledger" / "import_reject_summary.json").read_text())
+    assert sorted((each["column_name"], each["records"]) for each in told) == [("a", 1), ("j", 1)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM batch_audit.import_reject WHERE record_number = 51",
+        "DELETE FROM batch_audit.import_reject",
+        "UPDATE batch_audit.import_reject SET raw = raw || 'x' WHERE record_number = 52",
+    ],
+)
+def test_a_bag_whose_quarantine_is_not_the_ledgers_does_not_count(
+    site18: MakeSite, change: str
+) -> None:
+    site = site18(DDL)
+    batch = with_rejects(site)
+    with (
+        armed("archive.written", lambda _: site.sql(change)),
+        pytest.raises(ArchiveError, match="does not hold the rejects of the ledger"),
+    ):
+        site.run(stages=["archive"])
+    assert proofs.archive(site.connection, batch.batch_id) is None
+
+
+def test_a_replay_noted_since_does_not_make_a_bag_wrong(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = with_rejects(site)
+    replayed = "UPDATE batch_audit.import_reject SET replayed_at = now() WHERE record_number = 52"
+    with armed("archive.written", lambda _: site.sql(replayed)):
+        site.run(stages=["archive"])
+    assert_archived(site, batch, "PARTIAL_SUCCESS")
+
+
+# What staging keeps
+
+
+def staged(site: Site) -> set[str]:
+    return {path.name for path in site.settings.staging.iterdir()}
+
+
+def test_staging_that_a_killed_run_left_is_cleared_by_the_next(
+    site18: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a run killed after its bag was recorded, the next import gives the room back."""
+    site = site18(DDL)
+    batch = validated(site)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        site.run(stages=["archive"])
+    assert staged(site) == {batch.batch_id}
+    assert site.run().status == "DUPLICATE"
+    assert staged(site) == set()
+
+
+@pytest.mark.parametrize("status", ["PUBLISHED", "VALIDATION_FAILED"])
+def test_staging_of_a_superseded_batch_is_cleared(site18: MakeSite, status: str) -> None:
+    site = site18(DDL)
+    site.deliver(DELIVERY)
+    first = site.run(stages=STAGES[:3])
+    batches.mark_validated(site.connection, first.batch_id, status=status)
+    assert staged(site) == {first.batch_id}
+    site.load({"rows 1.csv": CSV})
+    assert staged(site) == set()
+
+
+def test_staging_of_a_batch_in_force_is_kept_until_it_is_archived(site18: MakeSite) -> None:
+    """Given a correction that failed and the first delivery again, what is left can be done."""
+    site = site18(DDL)
+    first = validated(site)
+    with pytest.raises(DeliveryError):
+        site.load({"rows 1.csv": "a\n1\n", "rows 1.csv.crc32c": "00000000"})
+    failed = site.newest()
+    assert staged(site) == {first.batch_id, failed.batch_id}
+    site.deliver(DELIVERY)
+    assert site.run().batch_id == first.batch_id
+    assert_archived(site, first)
+    assert staged(site) == set()
+
+
+def test_staging_of_the_newest_attempt_is_kept_for_a_retry(site18: MakeSite) -> None:
+    site = site18(DDL)
+    first = validated(site)
+    site.deliver({"rows 1.csv": CSV})
+
+    def broken(_: object) -> NoReturn:
+        raise OSError(5, "Input/output error")
+
+    with armed("bulk_write.before_fence", broken), pytest.raises(OSError, match="Input/output"):
+        site.run()
+    failed = site.newest()
+    site.run(run_id=first.batch_id, stages=["archive"])
+    assert staged(site) == {failed.batch_id}
+    resumed = site.run(stages=STAGES[2:])
+    assert (resumed.batch_id, resumed.status) == (failed.batch_id, "SUCCESS")
+    assert staged(site) == set()
 
 
 def fail(*_: object) -> NoReturn:

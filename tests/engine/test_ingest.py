@@ -11,7 +11,7 @@ import crc32c
 import pyarrow as pa
 import pytest
 
-from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.errors import DeliveryError, LeaseLostError, ThresholdError
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ingest import IngestResult, ingest
 from batch_pipelines.engine.landing import find_delivery
@@ -169,7 +169,7 @@ def test_no_delivery(site18: MakeSite) -> None:
         pytest.param(
             {"t.csv": ONE, "u.txt": "1"}, r"u\.txt: format '\.txt' is not known", id="format"
         ),
-        pytest.param({"t.csv": ONE, "u.csv.gz": "1"}, r"format '\.gz' is not known", id="packed"),
+        pytest.param({"t.csv": ONE, "u.csv.xz": "1"}, r"format '\.xz' is not known", id="packed"),
         pytest.param({"t.csv": ONE, "u": "1"}, "format '' is not known", id="no suffix"),
         pytest.param(
             {"t.csv": ONE, "u.csv": "id\n", "v.csv": "id\n"},
@@ -382,13 +382,25 @@ def test_what_an_earlier_try_left_in_staging_is_cleared(site18: MakeSite) -> Non
     """Given failed batches with staged copies, when a new run begins, they give their room back."""
     orders = site18(TABLE)
     orders.deliver({"a.csv": "id,name\nx,a\n"})
-    with pytest.raises(DeliveryError):
+    with pytest.raises(ThresholdError):
         orders.run()
     (failed,) = orders.history()
     assert (staged(orders, failed.batch_id) / "a.csv").exists()
     batch = orders.load({"a.csv": ONE})
     assert batch.status == "SUCCESS"
     assert not list(orders.settings.staging.iterdir())
+
+
+def test_a_run_that_was_taken_over_leaves_its_successors_batch_alone(site18: MakeSite) -> None:
+    orders = site18(TABLE)
+    orders.deliver({"a.csv": ONE})
+    with orders.work() as (connection, hung):
+        orders.sql("UPDATE batch_audit.batch_lease SET expires_at = now() - interval '1 second'")
+        taker = orders.run(stages=STAGES[:1])
+        with pytest.raises(LeaseLostError):
+            ingest(connection, hung)
+    assert orders.history() == [taker]
+    assert (staged(orders, taker.batch_id) / "a.csv").exists()
 
 
 def test_ingest_run_twice_by_one_run_is_done_once(site18: MakeSite) -> None:

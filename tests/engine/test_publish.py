@@ -1,4 +1,4 @@
-"""All or nothing: whatever is wrong with a delivery or on its way, nothing of it is visible."""
+"""All or nothing: what a batch publishes is visible at once or not at all, and is what was meant."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from batch_pipelines.engine.errors import BatchError, DeliveryError, PublishError
 from batch_pipelines.engine.failpoints import armed
+from tests.support_rejects import Bad, check_bad_records, tolerate
 
 if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
@@ -42,66 +43,95 @@ def test_parents_and_children_are_published_together(site: MakeSite) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "bad"),
     [
         pytest.param(
             {"child.csv": "id,parent,amount\n1,1,1\n2,2,x\n"},
-            r"child\.csv, record 2, column amount: is not a valid numeric\(10,2\)",
+            [Bad("child.csv", 2, "22P02", "amount")],
             id="a wrong type",
         ),
         pytest.param(
             {"child.csv": "id,parent,amount\n1,1,1\n2,,1\n"},
-            r"child\.csv, record 2, column parent: has no value",
+            [Bad("child.csv", 2, "23502", "parent")],
             id="a missing value",
         ),
         pytest.param(
             {"child.csv": "id,parent,amount\n1,1,1\n2,9,1\n"},
-            r"child\.csv, record 2: breaks child_parent_fkey of public\.child \(SQLSTATE 23503\)",
+            [Bad("child.csv", 2, "23503", "parent", "child_parent_fkey")],
             id="a parent that is not there",
         ),
         pytest.param(
+            {"parent.csv": "id,name\n1,a\n2,\n"},
+            [
+                Bad("parent.csv", 2, "23502", "name"),
+                Bad("child.csv", 2, "23503", "parent", "child_parent_fkey"),
+            ],
+            id="a parent that cannot be read, and so its child",
+        ),
+        pytest.param(
+            {"parent.csv": "id,name\n1,a\n2,b\n1,c\n3,d\n2,e\n"},
+            [
+                Bad("parent.csv", 3, "23505", None, "parent_pkey"),
+                Bad("parent.csv", 5, "23505", None, "parent_pkey"),
+            ],
+            id="keys of parents twice, of which the first stay with their children",
+        ),
+        pytest.param(
             {"child.csv": "id,parent,amount\n1,1,1\n2,1,1\n1,2,1\n"},
-            r"child\.csv, record 3: breaks child_pkey of public\.child \(SQLSTATE 23505\)",
+            [Bad("child.csv", 3, "23505", None, "child_pkey")],
             id="a key twice",
         ),
         pytest.param(
             {"child.csv": "id,parent,amount\n1,1,1\n2,1,-1\n"},
-            r"child\.csv, record 2: breaks child_amount_check of public\.child \(SQLSTATE 23514\)",
+            [Bad("child.csv", 2, "23514", None, "child_amount_check")],
             id="a value that the table refuses",
         ),
         pytest.param(
             {"child.csv": "id,parent,amount\n1,1\n"},
-            r"child\.csv, record 1: 2 fields where the header has 3",
+            [Bad("child.csv", 1, "22P04")],
             id="a field too few",
         ),
         pytest.param(
-            {"child.csv": "id,parnt,amount\n1,1,1\n"},
-            r"child\.csv: column 'parnt' is not in public\.child \(is it 'parent'\?\)",
-            id="a renamed column",
+            {
+                "parent.csv": "id,name\nx,a\n2,b\n2,c\n3,\n4,d\n",
+                "child.csv": "id,parent,amount\n1,1,1\n2,2,-1\n3,4,0\n4,4,1\n4,4,2\n5,2,3\n",
+            },
+            [
+                Bad("parent.csv", 1, "22P02", "id"),
+                Bad("parent.csv", 3, "23505", None, "parent_pkey"),
+                Bad("parent.csv", 4, "23502", "name"),
+                Bad("child.csv", 1, "23503", "parent", "child_parent_fkey"),
+                Bad("child.csv", 2, "23514", None, "child_amount_check"),
+                Bad("child.csv", 3, "23514", None, "child_amount_check"),
+                Bad("child.csv", 5, "23505", None, "child_pkey"),
+            ],
+            id="all of it at once",
         ),
     ],
 )
-def test_one_bad_record_fails_the_batch_and_is_named(
-    site: MakeSite, files: dict[str, str], said: str
+def test_bad_records_are_set_aside_and_fail_a_feed_that_tolerates_none(
+    site: MakeSite, files: dict[str, str], bad: list[Bad]
 ) -> None:
-    here = _family(site)
-    here.deliver(_GOOD | files)
+    check_bad_records(_family(site), _GOOD | files, *bad)
+
+
+def test_a_renamed_column_fails_the_batch(site18: MakeSite) -> None:
+    here = _family(site18)
+    tolerate(here)
+    here.deliver(_GOOD | {"child.csv": "id,parnt,amount\n1,1,1\n"})
+    said = r"child\.csv: column 'parnt' is not in public\.child \(is it 'parent'\?\)"
     with pytest.raises(BatchError, match=said):
         here.run()
     assert _nothing_visible(here)
-    (batch,) = here.history()
-    assert batch.status == "FAILED"
-    assert batch.error_details is not None
+    assert here.newest().status == "FAILED"
     assert here.load(_GOOD).status == "SUCCESS"
 
 
-def test_a_key_that_somebody_else_has_is_named(site18: MakeSite) -> None:
+def test_a_key_that_somebody_else_has_is_set_aside(site18: MakeSite) -> None:
     here = _family(site18)
     here.sql("INSERT INTO parent VALUES (2, 'typed in by hand')")
-    here.deliver(_GOOD)
-    with pytest.raises(PublishError, match=r"parent\.csv, record 2: breaks parent_pkey"):
-        here.run()
-    assert here.stamps("public.parent") == {None: 1}
+    check_bad_records(here, _GOOD, Bad("parent.csv", 2, "23505", None, "parent_pkey"))
+    assert here.stamps("public.parent") == {here.newest().batch_id: 1, None: 1}
 
 
 @pytest.mark.parametrize("column", ["name", "id"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from batch_pipelines.engine.errors import (
     BatchError,
@@ -22,6 +23,7 @@ from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.work import action, batch_for, explain, recorded
 from tests.support_engine import do_stage, new_id
+from tests.support_process import At, importing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -132,6 +134,36 @@ def test_a_run_of_later_stages_is_attached_to_the_newest_batch_of_its_partition(
         attached = batches.of_run(connection, work.run_id)
     assert attached is not None
     assert attached.batch_id == mine.batch_id
+
+
+def test_a_damaged_delivery_mended_by_the_one_in_force_leaves_the_partition_done(
+    site18: MakeSite,
+) -> None:
+    """Given good, damaged and the good one again, stages alone find the batch in force."""
+    site = site18(DDL)
+    good = site.load(FILE)
+    with pytest.raises(DeliveryError):
+        site.load({"a.csv": "a,b\n1,z\n", "a.csv.crc32c": "00000000"})
+    again = site.load(FILE)
+    assert [batch.status for batch in site.history()] == ["SUCCESS", "FAILED", "DUPLICATE"]
+    assert site.newest() == good
+    for stage in LATER:
+        with site.work() as (connection, work):
+            batch, to_do = batch_for(connection, work, stage)
+        assert (batch.batch_id, to_do) == (good.batch_id, False)
+    last = batches.last_attempt(site.connection, site.feed.feed, "first")
+    assert last == again
+
+
+def test_a_duplicate_of_another_partition_is_not_worked_on_from_here(site18: MakeSite) -> None:
+    site = site18(DDL, identity="feed")
+    site.deliver(FILE, "other")
+    other = site.run("other", stages=STAGES[:3])
+    twin = site.load(FILE)
+    assert (twin.status, twin.duplicate_of) == ("DUPLICATE", other.batch_id)
+    with site.work() as (connection, work):
+        batch, to_do = batch_for(connection, work, "validate")
+    assert (batch.batch_id, to_do) == (twin.batch_id, False)
 
 
 def test_a_run_keeps_to_its_own_batch(site18: MakeSite) -> None:
@@ -251,6 +283,26 @@ def test_the_batch_of_a_killed_run_is_failed_by_the_next_run_which_completes(
     assert site.stamps() == {done.batch_id: 2}
 
 
+def test_a_dead_batch_is_found_behind_a_newer_one(site18: MakeSite) -> None:
+    """Given a run that resumed its batch after another had failed, and died, it is failed too."""
+    site = site18(DDL + "; ALTER TABLE t ADD CONSTRAINT small CHECK (a < 2)")
+    site.deliver(FILE)
+    first = new_id()
+    for run_id in (first, new_id()):
+        with pytest.raises(PublishError, match="small"):
+            site.run(run_id=run_id)
+    with site.work(run_id=first) as (connection, work):
+        batches.start_stage(connection, first, "bulk_write", first)
+        batches.resume(connection, first)
+        work.lease._connection.close()
+    site.sql("ALTER TABLE t DROP CONSTRAINT small")
+    done = site.run()
+    assert [batch.status for batch in site.history()] == ["FAILED", "FAILED", "SUCCESS"]
+    record = batches.stages(site.connection, first)["bulk_write"]
+    assert record.status == "FAILED"
+    assert done.batch_id in (record.error_details or "")
+
+
 @pytest.mark.parametrize("stage", ["bulk_write", "validate"])
 def test_a_published_batch_whose_run_died_is_finished_by_the_next_run(
     site18: MakeSite, stage: Stage
@@ -272,6 +324,33 @@ def test_a_published_batch_whose_run_died_is_finished_by_the_next_run(
     ]
     assert not (site.settings.staging / dead.batch_id).exists()
     assert site.stamps() == {dead.batch_id: 2}
+
+
+def test_killed_right_after_its_commit_the_stage_has_ended_too(site18: MakeSite) -> None:
+    site = site18(DDL)
+    site.deliver(FILE)
+    run_id = new_id()
+    with importing(site, run_id, at=At("bulk_write.after_commit")) as child:
+        assert child.outcome() is None
+    record = batches.stages(site.connection, run_id)["bulk_write"]
+    assert (record.status, record.completed_at is None) == ("SUCCESS", False)
+    assert site.run().batch_id == run_id
+    records = batches.stages(site.connection, run_id).values()
+    assert {record.status for record in records} == {"SUCCESS"}
+
+
+def test_what_interrupts_a_run_after_its_commit_does_not_fail_the_stage(site18: MakeSite) -> None:
+    site = site18(DDL)
+    site.deliver(FILE)
+    run_id = new_id()
+
+    def interrupt(_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with armed("bulk_write.after_commit", interrupt), pytest.raises(KeyboardInterrupt):
+        site.run(run_id=run_id)
+    assert site.newest().status == "PUBLISHED"
+    assert batches.stages(site.connection, run_id)["bulk_write"].status == "SUCCESS"
 
 
 def test_a_batch_that_failed_validation_is_validated_by_the_next_run(site18: MakeSite) -> None:
@@ -321,7 +400,7 @@ def test_a_stage_that_ends_well_is_recorded(site18: MakeSite) -> None:
     [
         (DeliveryError("a.csv: deliver it again."), "a.csv: deliver it again."),
         (KeyboardInterrupt(), "Interrupted."),
-        (SystemExit(1), "Unexpected SystemExit; the run's log has its trace."),
+        (DagsterExecutionInterruptedError(), "Interrupted."),
         (ValueError("secret"), "Unexpected ValueError; the run's log has its trace."),
     ],
 )
@@ -348,6 +427,59 @@ def test_a_lost_lease_leaves_the_record_to_who_took_over(site18: MakeSite) -> No
             raise LeaseLostError("Somebody else has it.")
     assert site.newest().status == "IN_PROGRESS"
     assert batches.stages(site.connection, batch_id)["ingest"].status == "IN_PROGRESS"
+
+
+@pytest.mark.parametrize("error", [None, OSError(28, "No space left on device")])
+def test_a_hung_run_says_nothing_about_a_batch_that_was_taken_over(
+    site18: MakeSite, error: OSError | None
+) -> None:
+    """Given a run that wakes up after another has taken its batch over, the ledger is the other's."""
+    site = site18(DDL)
+    site.deliver(FILE)
+    batch = site.run(stages=STAGES[:1])
+    taker = new_id()
+
+    def hang(connection: Connection) -> None:
+        site.sql("UPDATE batch_audit.batch_lease SET expires_at = now() - interval '1 second'")
+        assert site.run(run_id=taker, stages=LATER).status == "SUCCESS"
+        if error is not None:
+            raise error
+        connection.execute("SELECT 1")
+
+    with (
+        site.work() as (connection, hung),
+        pytest.raises(LeaseLostError, match=f"run {hung.run_id} no longer holds the lease"),
+        recorded(connection, hung, batch.batch_id, "checksum"),
+    ):
+        hang(connection)
+    records = batches.stages(site.connection, batch.batch_id)
+    assert {record.status for record in records.values()} == {"SUCCESS"}
+    assert records["checksum"].run_id == taker
+    assert site.newest().status == "SUCCESS"
+
+
+def fail_after(site: Site, lease_is: str, error: BaseException) -> None:
+    site.sql(f"UPDATE batch_audit.batch_lease SET {lease_is}")
+    raise error
+
+
+def test_an_interrupted_run_that_was_taken_over_stays_interrupted(site18: MakeSite) -> None:
+    site = site18(DDL)
+    with site.work() as (connection, work):
+        batch_id = start_batch(site, connection, work.run_id)
+        with pytest.raises(KeyboardInterrupt), recorded(connection, work, batch_id, "ingest"):
+            fail_after(site, "token = token + 1", KeyboardInterrupt())
+    assert site.newest().status == "IN_PROGRESS"
+    assert batches.stages(site.connection, batch_id)["ingest"].status == "IN_PROGRESS"
+
+
+def test_an_expired_lease_that_nobody_took_lets_the_reason_be_recorded(site18: MakeSite) -> None:
+    site = site18(DDL)
+    with site.work() as (connection, work):
+        batch_id = start_batch(site, connection, work.run_id)
+        with pytest.raises(OSError, match="full"), recorded(connection, work, batch_id, "ingest"):
+            fail_after(site, "expires_at = now() - interval '1 second'", OSError(28, "full"))
+    assert site.newest().error_details == "The file system refused: full."
 
 
 @pytest.mark.parametrize("noticed", [True, False])
@@ -431,6 +563,14 @@ def test_a_drivers_text_is_never_told(site18: MakeSite, statement: str, told: st
          "The file system refused: No space left on device (/a/b)."),
         (OSError("hush"), "The file system refused: OSError."),
         (KeyboardInterrupt("hush"), "Interrupted."),
+        (SystemExit("hush"), "Interrupted."),
+        (DagsterExecutionInterruptedError("hush"), "Interrupted."),
+        (psycopg.OperationalError("hush"),
+         "PostgreSQL ended the statement: the connection was lost."),
+        (psycopg.ProgrammingError("hush"),
+         "Unexpected ProgrammingError of PostgreSQL's driver; report it as a defect."),
+        (psycopg.DataError("hush"),
+         "Unexpected DataError of PostgreSQL's driver; report it as a defect."),
         (ValueError("hush"), "Unexpected ValueError; the run's log has its trace."),
         (UnicodeDecodeError("utf-8", b"hush\xff", 4, 5, "hush"),
          "Unexpected UnicodeDecodeError; the run's log has its trace."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,13 +11,15 @@ from psycopg.rows import class_row, scalar_row
 from batch_pipelines.engine.errors import FeedError
 
 if TYPE_CHECKING:
-    import datetime as dt
-
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.postgres.database import Connection
 
 Stage = Literal["ingest", "checksum", "bulk_write", "validate", "archive"]
 STAGES: tuple[Stage, ...] = ("ingest", "checksum", "bulk_write", "validate", "archive")
+Status = Literal[
+    "IN_PROGRESS", "PUBLISHED", "SUCCESS", "PARTIAL_SUCCESS", "VALIDATION_FAILED", "FAILED",
+    "DUPLICATE", "ROLLED_BACK", "SUPERSEDED", "ARCHIVED",
+]  # fmt: skip
 
 # Rows of these are visible in the target tables and count as the partition's content.
 IN_FORCE = frozenset({"PUBLISHED", "SUCCESS", "PARTIAL_SUCCESS", "VALIDATION_FAILED"})
@@ -77,9 +80,7 @@ FROM batch_audit.import_history
 """
 _BY_ID = _BATCH + "WHERE batch_id = %s"
 _BY_RUN = _BATCH + "WHERE batch_id = (SELECT batch_id FROM batch_audit.batch_run WHERE run_id = %s)"
-_NEWEST = _BATCH + (
-    "WHERE feed = %s AND partition_key = %s AND status <> 'DUPLICATE' ORDER BY attempt DESC LIMIT 1"
-)
+_LAST = _BATCH + "WHERE feed = %s AND partition_key = %s ORDER BY attempt DESC LIMIT 1"
 _IN_FORCE = _BATCH + (
     "WHERE feed = %s AND partition_key = %s AND status = ANY(%s) ORDER BY attempt DESC LIMIT 1"
 )
@@ -99,9 +100,19 @@ FROM batch_audit.import_history WHERE feed = %s ORDER BY partition_key, attempt 
 _ATTEMPTS = """
 SELECT partition_key, max(attempt) FROM batch_audit.import_history WHERE feed = %s GROUP BY 1
 """
-_FAILED = """
-SELECT batch_id::text FROM batch_audit.import_history
-WHERE feed = %s AND partition_key = %s AND status = 'FAILED'
+_IN_PROGRESS = _BATCH + (
+    "WHERE feed = %s AND partition_key = %s AND status = 'IN_PROGRESS' ORDER BY attempt"
+)
+# Those that no stage can go on with: a failed one is resumed only while it is the newest, one in
+# force is read until it is archived.
+_FINISHED = """
+SELECT batch_id::text FROM batch_audit.import_history AS h
+WHERE feed = %(feed)s AND partition_key = %(key)s AND (
+    status IN ('DUPLICATE', 'SUPERSEDED', 'ROLLED_BACK', 'ARCHIVED')
+    OR (status = 'FAILED' AND batch_id IS DISTINCT FROM %(newest)s::uuid)
+    OR (status IN ('SUCCESS', 'PARTIAL_SUCCESS') AND EXISTS (
+        SELECT FROM batch_audit.batch_stage AS s
+        WHERE s.batch_id = h.batch_id AND stage = 'archive' AND s.status = 'SUCCESS')))
 """
 _ENSURE_MONTHS = """
 SELECT batch_audit.ensure_month('batch_audit.crc32_audit', clock_timestamp()),
@@ -137,10 +148,25 @@ UPDATE batch_audit.import_history SET status = 'IN_PROGRESS', completed_at = NUL
 WHERE batch_id = %s AND status = 'FAILED'
 """
 _COUNTED = "UPDATE batch_audit.import_history SET source_records = %s WHERE batch_id = %s"
+_REPLAYED = """
+UPDATE batch_audit.import_history
+SET status = 'PUBLISHED', written_records = written_records + %(loaded)s,
+    rejected_records = rejected_records - %(loaded)s, error_details = NULL, completed_at = NULL
+WHERE batch_id = %(batch_id)s
+"""
+_FORGET_STAGES = """
+DELETE FROM batch_audit.batch_stage WHERE batch_id = %s AND stage IN ('validate', 'archive')
+"""
+_VOLUME = """
+UPDATE batch_audit.import_history
+SET source_bytes = %s, wal_bytes = pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s::pg_lsn)
+WHERE batch_id = %s
+"""
+_REJECTED = "UPDATE batch_audit.import_history SET rejected_records = %s WHERE batch_id = %s"
 _PUBLISHED = """
 UPDATE batch_audit.import_history
 SET status = 'PUBLISHED', published_at = clock_timestamp(), written_records = %s,
-    rejected_records = 0, skipped_records = 0, error_details = NULL, completed_at = NULL
+    rejected_records = %s, skipped_records = %s, error_details = NULL, completed_at = NULL
 WHERE batch_id = %s
 """
 _SUPERSEDED = """
@@ -156,10 +182,11 @@ VALUES (%s, %s, %s, 'IN_PROGRESS')
 ON CONFLICT (batch_id, stage) DO UPDATE SET run_id = excluded.run_id, status = 'IN_PROGRESS',
     started_at = clock_timestamp(), completed_at = NULL, error_details = NULL
 """
+# A stage that ended together with its verdict did not fail, whatever interrupts its run afterwards.
 _STAGE_END = """
 UPDATE batch_audit.batch_stage
 SET status = %s, error_details = %s, completed_at = clock_timestamp()
-WHERE batch_id = %s AND stage = %s
+WHERE batch_id = %s AND stage = %s AND status = 'IN_PROGRESS'
 """
 _STAGES = """
 SELECT stage, run_id::text, status, started_at, completed_at, error_details
@@ -204,6 +231,26 @@ def start(
     return by_id(connection, run_id)
 
 
+def imagined(feed: Feed, key: str, run_id: str) -> Batch:
+    """Describe a batch as it would begin, of which the ledger hears nothing.
+
+    Args:
+        feed: The feed.
+        key: Partition key.
+        run_id: What its id would be.
+
+    Returns:
+        The batch.
+    """
+    return Batch(
+        batch_id=run_id, job_id=run_id, feed=feed.feed, feed_version=feed.version, partition_key=key,
+        status="IN_PROGRESS", attempt=0, identity=None, duplicate_of=None, fingerprint=None,
+        requested_by="", correlation_id=run_id, source_records=None, written_records=None,
+        rejected_records=None, skipped_records=None, started_at=dt.datetime.now(dt.UTC),
+        published_at=None, completed_at=None, superseded_by=None, error_details=None,
+    )  # fmt: skip
+
+
 def attach(connection: Connection, run_id: str, batch: Batch) -> None:
     """Write down that a run works on a batch."""
     connection.execute(_ATTACH, (run_id, batch.batch_id))
@@ -233,9 +280,29 @@ def of_run(connection: Connection, run_id: str) -> Batch | None:
     return _one(connection, _BY_RUN, run_id)
 
 
+def last_attempt(connection: Connection, feed: str, key: str) -> Batch | None:
+    """Read the last attempt at a partition, also where it is a duplicate."""
+    return _one(connection, _LAST, feed, key)
+
+
 def newest(connection: Connection, feed: str, key: str) -> Batch | None:
-    """Read the newest batch of a partition that was more than a duplicate."""
-    return _one(connection, _NEWEST, feed, key)
+    """Read the batch that the newest delivery of a partition stands for.
+
+    Args:
+        connection: A connection.
+        feed: Name of the feed.
+        key: Partition key.
+
+    Returns:
+        The last attempt; where that is a duplicate of another batch of the partition, the other.
+        None where there was no attempt.
+    """
+    batch = last_attempt(connection, feed, key)
+    if batch is None or batch.duplicate_of is None:
+        return batch
+    original = by_id(connection, batch.duplicate_of)
+    # With `identity: feed` it may be another partition's, which this one has no lease on.
+    return original if original.partition_key == key else batch
 
 
 def in_force(connection: Connection, feed: str, key: str) -> Batch | None:
@@ -303,10 +370,18 @@ def attempts(connection: Connection, feed: str) -> dict[str, int]:
     return dict(connection.execute(_ATTEMPTS, (feed,)).fetchall())
 
 
-def failed(connection: Connection, feed: str, key: str) -> list[str]:
-    """List the ids of a partition's failed batches."""
+def in_progress(connection: Connection, feed: str, key: str) -> list[Batch]:
+    """List a partition's batches in progress, the first attempt first."""
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(_IN_PROGRESS, (feed, key)).fetchall()
+
+
+def finished(connection: Connection, feed: str, key: str) -> list[str]:
+    """List the ids of a partition's batches that no stage can go on with any more."""
+    batch = newest(connection, feed, key)
+    wanted = {"feed": feed, "key": key, "newest": batch.batch_id if batch else None}
     with connection.cursor(row_factory=scalar_row) as cursor:
-        return cursor.execute(_FAILED, (feed, key)).fetchall()
+        return cursor.execute(_FINISHED, wanted).fetchall()
 
 
 def record_identity(
@@ -317,8 +392,10 @@ def record_identity(
 
 
 def mark_duplicate(connection: Connection, batch_id: str, of: str) -> None:
-    """End a batch whose content is in force already."""
-    connection.execute(_DUPLICATE, (of, batch_id))
+    """End a batch whose content is in force already, and its ingest with it."""
+    with connection.transaction():
+        connection.execute(_DUPLICATE, (of, batch_id))
+        end_stage(connection, batch_id, "ingest")
 
 
 def mark_failed(connection: Connection, batch_id: str, why: str) -> None:
@@ -336,9 +413,48 @@ def record_source_records(connection: Connection, batch_id: str, records: int) -
     connection.execute(_COUNTED, (records, batch_id))
 
 
-def mark_published(connection: Connection, batch_id: str, written: int) -> None:
-    """Say that the batch is visible; called inside the publish transaction."""
-    connection.execute(_PUBLISHED, (written, batch_id))
+def wal_position(connection: Connection) -> str:
+    """Say how far the server's write-ahead log has come."""
+    row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    return str(row[0]) if row else "0/0"
+
+
+def record_volume(connection: Connection, batch_id: str, *, source_bytes: int, since: str) -> None:
+    """Keep how much was read and how much write-ahead log it took, inside the publish transaction.
+
+    Args:
+        connection: The publishing connection.
+        batch_id: The batch.
+        source_bytes: Size of its files in bytes.
+        since: Position of the write-ahead log before the first row.
+    """
+    connection.execute(_VOLUME, (source_bytes, since, batch_id))
+
+
+def record_rejected(connection: Connection, batch_id: str, rejected: int) -> None:
+    """Keep how many records of a batch were set aside of which nothing is published."""
+    connection.execute(_REJECTED, (rejected, batch_id))
+
+
+def mark_published(
+    connection: Connection, batch_id: str, written: int, rejected: int, skipped: int
+) -> None:
+    """Say that the batch is visible and its bulk-write done; called inside the publish transaction.
+
+    Said after the COMMIT, the end of the stage would be missing where the run is killed in between.
+    """
+    connection.execute(_PUBLISHED, (written, rejected, skipped, batch_id))
+    end_stage(connection, batch_id, "bulk_write")
+
+
+def mark_replayed(connection: Connection, batch_id: str, loaded: int) -> None:
+    """Say that a replay has made more of a batch visible, which is to be validated and archived anew.
+
+    Called inside its publish transaction.
+    """
+    connection.execute(_REPLAYED, {"batch_id": batch_id, "loaded": loaded})
+    connection.execute(_FORGET_STAGES, (batch_id,))
+    end_stage(connection, batch_id, "bulk_write")
 
 
 def mark_superseded(connection: Connection, batch_id: str, by: str) -> None:
@@ -349,8 +465,10 @@ def mark_superseded(connection: Connection, batch_id: str, by: str) -> None:
 def mark_validated(
     connection: Connection, batch_id: str, *, status: str, why: str | None = None
 ) -> None:
-    """Keep the verdict of validation."""
-    connection.execute(_VALIDATED, (status, why, batch_id))
+    """Keep the verdict of validation, which ends the stage."""
+    with connection.transaction():
+        connection.execute(_VALIDATED, (status, why, batch_id))
+        end_stage(connection, batch_id, "validate")
 
 
 def start_stage(connection: Connection, batch_id: str, stage: Stage, run_id: str) -> None:
@@ -359,7 +477,7 @@ def start_stage(connection: Connection, batch_id: str, stage: Stage, run_id: str
 
 
 def end_stage(connection: Connection, batch_id: str, stage: Stage, why: str | None = None) -> None:
-    """Write down how a stage ended; with a reason it failed."""
+    """Write down how a stage ended, if it has not ended yet; with a reason it failed."""
     status = "SUCCESS" if why is None else "FAILED"
     connection.execute(_STAGE_END, (status, why, batch_id, stage))
 

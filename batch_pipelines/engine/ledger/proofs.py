@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from psycopg.rows import class_row, scalar_row
@@ -22,9 +22,10 @@ class TableBalance:
     """What a batch did to one table; all counts are rows.
 
     `inserted + updated + unchanged + rejected + skipped + superseded_within` equals
-    `source_records`; `removed` are rows of the superseded batch that the delivery no longer has.
+    `source_records`; `removed` are rows of the superseded batch that were deleted.
     `columns` is what the digest covers. `normalised` columns arrived as text, proven by a digest of
-    their own, and were stored by PostgreSQL's conversion.
+    their own, and were stored by PostgreSQL's conversion. `isolation_statements` were tried to find
+    single bad records by halving.
     """
 
     target_table: str
@@ -40,6 +41,7 @@ class TableBalance:
     normalised: list[str]
     digest_sum: int
     digest_moment: int
+    isolation_statements: int
 
 
 @dataclass(frozen=True)
@@ -110,17 +112,33 @@ _FORGET_CHUNKS = "DELETE FROM batch_audit.row_digest WHERE batch_id = %s"
 _ADD_TABLE = """
 INSERT INTO batch_audit.batch_table (batch_id, target_table, source_records, inserted, updated,
     unchanged, rejected, skipped, superseded_within, removed, columns, normalised, digest_sum,
-    digest_moment)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    digest_moment, isolation_statements)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _ADD_CHUNK = """
 INSERT INTO batch_audit.row_digest (batch_id, target_table, file_name, chunk, first_record, records,
     digest_sum, digest_moment)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
 """
+_ADD_TO_TABLE = """
+UPDATE batch_audit.batch_table
+SET inserted = inserted + %(inserted)s, rejected = rejected - %(inserted)s,
+    digest_sum = digest_sum + %(digest_sum)s, digest_moment = digest_moment + %(digest_moment)s,
+    isolation_statements = isolation_statements + %(isolation_statements)s
+WHERE batch_id = %(batch_id)s AND target_table = %(target_table)s
+"""
+_ADD_REPLAYED_CHUNK = """
+INSERT INTO batch_audit.row_digest (batch_id, target_table, file_name, chunk, first_record, records,
+    digest_sum, digest_moment)
+SELECT %(batch_id)s, %(target_table)s, %(file_name)s, coalesce(max(chunk) + 1, 0),
+       %(first_record)s, %(records)s, %(digest_sum)s, %(digest_moment)s
+FROM batch_audit.row_digest
+WHERE batch_id = %(batch_id)s AND target_table = %(target_table)s AND file_name = %(file_name)s
+"""
 _TABLES = """
 SELECT target_table, source_records, inserted, updated, unchanged, rejected, skipped,
-       superseded_within, removed, columns, normalised, digest_sum, digest_moment
+       superseded_within, removed, columns, normalised, digest_sum, digest_moment,
+       isolation_statements
 FROM batch_audit.batch_table WHERE batch_id = %s ORDER BY target_table
 """
 _OPEN_LOG = """
@@ -167,6 +185,20 @@ def record_publish(
         cursor.execute(_FORGET_CHUNKS, (batch_id,))
         cursor.executemany(_ADD_TABLE, [(batch_id, *astuple(table)) for table in tables])
         cursor.executemany(_ADD_CHUNK, [(batch_id, *astuple(chunk)) for chunk in chunks])
+
+
+def record_replay(
+    connection: Connection,
+    batch_id: str,
+    tables: Iterable[TableBalance],
+    chunks: Iterable[ChunkDigest],
+) -> None:
+    """Add what a replay has loaded to balance and digests; called inside its publish transaction."""
+    with connection.cursor() as cursor:
+        cursor.executemany(_ADD_TO_TABLE, [{"batch_id": batch_id, **asdict(t)} for t in tables])
+        cursor.executemany(
+            _ADD_REPLAYED_CHUNK, [{"batch_id": batch_id, **asdict(c)} for c in chunks]
+        )
 
 
 def tables(connection: Connection, batch_id: str) -> list[TableBalance]:

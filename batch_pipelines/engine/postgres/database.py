@@ -38,12 +38,18 @@ SELECT set_config('client_encoding', 'UTF8', false),
        set_config('TimeZone', 'UTC', false),
        set_config('DateStyle', 'ISO, YMD', false),
        set_config('lock_timeout', %(lock_timeout)s, false),
+       set_config('statement_timeout', %(statement_timeout)s, false),
        set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
        set_config('jit', 'off', false)
 """
 # jit off: compiling a 20-column digest query costs more than it saves (see benchmarks/fixed_cost.py).
 
 _SHORT_WAIT, _LONG_WAIT = "60s", "1h"
+# No statement of ours should take longer, the COPY of a very large batch included.
+_LONGEST_STATEMENT = "12h"
+_PID = "SELECT pg_backend_pid()"
+_PROBE = "SELECT set_config('batch_pipelines.session', 'here', false)"
+_PROBED = "SELECT current_setting('batch_pipelines.session', true)"
 _WAIT = "SELECT set_config('lock_timeout', %s, true)"
 _LOCK_TABLE = {
     False: "SELECT pg_advisory_xact_lock_shared(%s, %s)",
@@ -96,7 +102,12 @@ class Database:
             connection.close()
             message = f"The database is PostgreSQL {version}; PostgreSQL 15 or newer is needed."
             raise SettingsError(message)
-        connection.execute(_SESSION, {"lock_timeout": lock_timeout, "idle_timeout": "10min"})
+        session = {
+            "lock_timeout": lock_timeout,
+            "statement_timeout": _LONGEST_STATEMENT,
+            "idle_timeout": "10min",
+        }
+        connection.execute(_SESSION, session)
         return connection
 
 
@@ -173,6 +184,33 @@ def lock_tables(connection: Connection, table_oids: Sequence[int], *, exclusive:
         key = oid - (1 << 32) if oid >= 1 << 31 else oid
         connection.execute(_LOCK_TABLE[exclusive], (TABLE_LOCK_CLASS, key))
     connection.execute(_WAIT, (_SHORT_WAIT,))
+
+
+def require_sessions(connection: Connection, other: Connection) -> None:
+    """Refuse a pooler that hands each transaction another session: locks and settings get lost there.
+
+    Where a pooler stands in between, the process id that it gave the client is not the server's.
+    While one connection holds a transaction open, the other one's session has to be its own still.
+
+    Args:
+        connection: A connection in autocommit mode.
+        other: Another one.
+
+    Raises:
+        SettingsError: The connection goes through such a pooler.
+    """
+    if connection.execute(_PID).fetchone() == (connection.info.backend_pid,):
+        return
+    connection.execute(_PROBE)
+    with other.transaction():
+        other.execute(_PID)
+        row = connection.execute(_PROBED).fetchone()
+    if row != ("here",):
+        message = (
+            "The database is behind a pooler in transaction mode, in which leases and locks do not "
+            "hold. Use its session mode, or connect to PostgreSQL itself."
+        )
+        raise SettingsError(message)
 
 
 def _without_password(url: str) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 
 from batch_pipelines.engine.errors import BusyError, LeaseLostError
-from batch_pipelines.engine.postgres.database import LEASE_LOCK_CLASS
+from batch_pipelines.engine.postgres.database import LEASE_LOCK_CLASS, require_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +69,9 @@ WHERE feed = %(feed)s AND partition_key = %(key)s AND token = %(token)s AND rele
 _RELEASE = """
 UPDATE batch_audit.batch_lease SET released_at = clock_timestamp()
 WHERE feed = %s AND partition_key = %s AND token = %s
+"""
+_HOLD = """
+SELECT token FROM batch_audit.batch_lease WHERE feed = %s AND partition_key = %s FOR UPDATE
 """
 _FENCE = """
 SELECT token = %s AND released_at IS NULL AND expires_at > clock_timestamp()
@@ -134,9 +137,11 @@ class Lease:
 
         Raises:
             LeaseLostError: Another run has taken over.
+            SettingsError: A pooler in transaction mode stands in between.
         """
         if not connection.execute(_WORKER, (self.feed, self.key, self.token)).rowcount:
             raise LeaseLostError(self._lost())
+        require_sessions(self._connection, connection)
 
     def fence(self, connection: Connection) -> None:
         """Check, inside a transaction, that the lease is still ours; hold its row until the end.
@@ -149,6 +154,21 @@ class Lease:
         """
         row = connection.execute(_FENCE, (self.token, self.feed, self.key)).fetchone()
         if row is None or not row[0]:
+            raise LeaseLostError(self._lost())
+
+    def hold(self, connection: Connection) -> None:
+        """Check, inside a transaction, that nobody has taken over; until its end nobody can.
+
+        Less than `fence`: an expired lease that nobody has taken will do.
+
+        Args:
+            connection: A connection inside a transaction.
+
+        Raises:
+            LeaseLostError: Another run has taken over.
+        """
+        row = connection.execute(_HOLD, (self.feed, self.key)).fetchone()
+        if row is None or row[0] != self.token:
             raise LeaseLostError(self._lost())
 
     def close(self) -> None:

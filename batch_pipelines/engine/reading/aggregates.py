@@ -7,13 +7,16 @@ the largest; those two leave this module only as hashes, because they are values
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import re
 import shutil
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Self
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +24,7 @@ from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.errors import ValidationError
-from batch_pipelines.engine.reading.readers import CSV_BLOCK_BYTES
+from batch_pipelines.engine.reading.blocks import BLOCK_BYTES, LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,17 +33,19 @@ if TYPE_CHECKING:
     import duckdb
 
     from batch_pipelines.engine.catalog import Column
+    from batch_pipelines.engine.formats import Format
     from batch_pipelines.engine.ledger.files import ImportFile
+    from batch_pipelines.engine.ledger.rejects import LeftOut
     from batch_pipelines.engine.postgres.database import Connection
-    from batch_pipelines.engine.writing.copying import TableSource
+    from batch_pipelines.engine.writing.source import TableSource
 
 # The second reader's own limits: one thread and this much memory keep a run's memory flat; what does
-# not fit (the keys of millions of rows) goes to a folder of its own. A line may be as long as the
-# loading reader's block.
-_LINE_BYTES, _BUFFER_BYTES = CSV_BLOCK_BYTES, 2 * CSV_BLOCK_BYTES
+# not fit (the keys of millions of rows) goes to a folder of its own. What cannot be done with so little
+# (records of megabytes) is done with more. A line may be as long as the loading reader's block.
+_MEMORY, _MORE_MEMORY = "64MB", "1GB"
 _DUCKDB: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
-    "memory_limit": "128MB",
+    "memory_limit": _MEMORY,
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
@@ -94,7 +99,9 @@ _TEXT = _Recipe(
 # that no side's way of printing them matters.
 _FLOAT8 = _Recipe("DOUBLE", None, None, "{c}", "{c}")
 _FLOAT4 = _Recipe("FLOAT", None, None, "{c}::float8", "{c}::DOUBLE")
-_BOOLEAN, _BLOB = "BOOLEAN", "BLOB"
+_BOOLEAN, _BLOB, _PARQUET = "BOOLEAN", "BLOB", "parquet"
+_FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
+_TEXTS = frozenset({"text", "character varying", "character", "bpchar", "citext"})
 _INSTANTS = frozenset({"TIMESTAMP", "TIMESTAMPTZ"})
 _RECIPES: Mapping[int, _Recipe] = {
     16: _Recipe(
@@ -176,18 +183,26 @@ def target_aggregates(
 
 
 class SecondReader:
-    """Reads staged files once more, through DuckDB; close it after use."""
+    """Reads staged files once more, through DuckDB and without what was set aside; close it after use.
 
-    def __init__(self, source: TableSource) -> None:
+    Args:
+        source: The files.
+        left_out: What was set aside of each, by its name.
+    """
+
+    def __init__(
+        self, source: TableSource, left_out: Mapping[str, LeftOut] = MappingProxyType({})
+    ) -> None:
         # A seventh of a second to import, which only validation needs.
         import duckdb  # noqa: PLC0415
 
         self._source = source
+        self._left_out = {name: out for name, out in left_out.items() if len(out.records)}
         self._spill = source.folder.parent / "second_reader"
         self._duckdb: duckdb.DuckDBPyConnection = duckdb.connect(
             config=_DUCKDB | {"temp_directory": str(self._spill)}
         )
-        self._duckdb.execute("SET TimeZone = 'UTC'")
+        self._duckdb.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
 
     def __enter__(self) -> Self:
         return self
@@ -198,7 +213,7 @@ class SecondReader:
 
     def records(self) -> int:
         """Count the records of all files."""
-        return int(self._one(f"SELECT count(*) FROM ({self._rows()})")[0])
+        return int(self._totals[0])
 
     def duplicate_keys(self, key: Sequence[str]) -> int:
         """Count the keys that stand more than once.
@@ -212,8 +227,13 @@ class SecondReader:
         return int(self._one(f"SELECT count(*) FROM ({inner})")[0])
 
     def aggregates(self) -> dict[str, Aggregate]:
-        """Aggregate all columns in one reading."""
-        parts = []
+        """Aggregate all columns."""
+        return _aggregates(self._source.columns, self._totals[1:])
+
+    @cached_property
+    def _totals(self) -> tuple[str, ...]:
+        """Count the records and aggregate all columns in one reading."""
+        parts = ["count(*)"]
         for place, column in enumerate(self._source.columns):
             name, recipe = f"v{place}", _recipe(column)
             parts.append(f"count({name})")
@@ -223,30 +243,64 @@ class SecondReader:
             for bound in ("min", "max"):
                 ordered = order.format(c=name) if order else None
                 parts.append(f"({bound}({ordered}))::VARCHAR" if ordered else "NULL")
-        row = self._one(f"SELECT {', '.join(parts)} FROM ({self._rows()})")
-        return _aggregates(self._source.columns, row)
+        return self._one(f"SELECT {', '.join(parts)} FROM ({self._rows()})")
 
     def _rows(self) -> str:
         """Write a query over all files: `v0`, `v1` ... are the source's columns, in their types."""
         return " UNION ALL ".join(self._file(file) for file in self._source.files)
 
     def _file(self, file: ImportFile) -> str:
-        names, written, scan = _SCANS[file.format](self._source.folder / file.file_name)
-        # By place and not by name: to DuckDB names that differ in case only are the same.
-        columns = ", ".join(
-            f"{_cast(c, f'c{names.index(c.name)}', written=c.name in written)} AS v{place}"
-            for place, c in enumerate(self._source.columns)
-        )
+        path, form = self._source.paths[file.file_name], self._source.form
+        left_out, where = self._left_out.get(file.file_name), ""
+        if file.format == _PARQUET:
+            names, written, scan = _parquet(path)
+        else:
+            header = _csv_header(path, form, file.format)
+            out = [] if left_out is None else [left_out.offsets, left_out.offsets + left_out.sizes]
+            if left_out is not None or header.preamble:
+                path = self._without(path, header.preamble, *(each.tolist() for each in out))
+            names, written, scan = _csv(path, header, self._source, file.format)
         places = ", ".join(f"c{place}" for place in range(len(names)))
-        # Where a line is a single field, DuckDB reads an empty line as a null, and we as no record.
-        where = " WHERE c0 IS NOT NULL" if file.format == "csv" and len(names) == 1 else ""
+        if left_out is not None and file.format == _PARQUET:
+            name = f"left_out_{self._source.files.index(file)}"
+            self._duckdb.register(name, pa.table({"record": left_out.records}))
+            scan = scan.removesuffix(")") + ", file_row_number=true)"
+            places += ", number"
+            where = f" WHERE number + 1 NOT IN (SELECT record FROM {name})"
+        # By place and not by name: to DuckDB names that differ in case only are the same.
+        targets = [form.target_name(name) for name in names]
+        columns = ", ".join(
+            f"{_cast(c, f'c{at}', form, written=written[at], text=file.format != _PARQUET)} AS v{place}"
+            for place, c in enumerate(self._source.columns)
+            for at in [targets.index(c.name)]
+        )
         return f"SELECT {columns} FROM {scan} AS t({places}){where}"
+
+    def _without(
+        self, path: Path, preamble: int, starts: Sequence[int] = (), ends: Sequence[int] = ()
+    ) -> Path:
+        """Copy a file without what stands before its header and the records that were set aside."""
+        self._spill.mkdir(exist_ok=True)
+        copied = self._spill / path.name
+        if copied.exists():
+            return copied
+        with path.open("rb") as reading, copied.open("wb") as writing:
+            reading.seek(preamble)
+            for start, end in zip(starts, ends, strict=True):
+                _copy(reading, writing, start - reading.tell())
+                reading.seek(end)
+            shutil.copyfileobj(reading, writing)
+        return copied
 
     def _one(self, query: str) -> tuple[str, ...]:
         import duckdb  # noqa: PLC0415
 
         try:
-            row = self._duckdb.execute(query).fetchone()
+            try:
+                row = self._duckdb.execute(query).fetchone()
+            except duckdb.OutOfMemoryException:
+                self._duckdb.execute(f"SET memory_limit = '{_MORE_MEMORY}'")
+                row = self._duckdb.execute(query).fetchone()
         except duckdb.Error as error:
             # DuckDB's text quotes the line it stumbled over, so it is not repeated.
             names = ", ".join(file.file_name for file in self._source.files)
@@ -259,76 +313,146 @@ class SecondReader:
         return row
 
 
-def _cast(column: Column, name: str, *, written: bool) -> str:
+def _copy(reading: BinaryIO, writing: BinaryIO, size: int) -> None:
+    while size > 0:
+        piece = reading.read(min(size, BLOCK_BYTES))
+        writing.write(piece)
+        size -= len(piece)
+
+
+def _cast(column: Column, name: str, form: Format, *, written: bool, text: bool) -> str:
     recipe = _recipe(column)
+    if text and form.empty == "text" and form.null_words and column.base_type not in _TEXTS:
+        name = f"nullif({name}, '')"
     if recipe is None:
         return f"{name}::VARCHAR"
-    if recipe.duckdb_type == _BLOB and written:
+    kind = recipe.duckdb_type
+    pattern = form.dates if kind == "DATE" else form.timestamps if kind in _INSTANTS else None
+    if text and pattern is not None:
+        # Its own %z knows no Z.
+        name = f"regexp_replace({name}, 'Z$', '+00')" if "%z" in pattern else name
+        name = f"strptime({name}, {_quoted(pattern)})"
+    elif kind in _INSTANTS and written:
+        # DuckDB wants minutes, the other reader does without: 2013-01-01 05.
+        whole = rf"regexp_replace({name}, '([ T]\d\d)(Z|[+-].*)?$', '\1:00\2')"
+        return f"coalesce(try_cast({name} AS {kind}), {whole}::{kind})"
+    elif kind == _BLOB and written:
         return f"from_hex({name}[3:])"
-    if recipe.duckdb_type == _BOOLEAN and written:
+    elif kind == _BOOLEAN and written:
         # PostgreSQL's other two words for them, which DuckDB does not know.
         return (
             f"CASE lower({name}) WHEN 'on' THEN true WHEN 'off' THEN false ELSE {name}::BOOLEAN END"
         )
-    if recipe.duckdb_type in _INSTANTS and written:
-        # DuckDB wants minutes, the other reader does without: 2013-01-01 05.
-        whole = rf"regexp_replace({name}, '([ T]\d\d)(Z|[+-].*)?$', '\1:00\2')"
-        return f"coalesce(try_cast({name} AS {recipe.duckdb_type}), {whole}::{recipe.duckdb_type})"
-    return f"{name}::{recipe.duckdb_type}"
+    elif text and form.decimal == "," and kind.startswith(_FRACTIONS):
+        name = f"replace({name}, ',', '.')"
+    return f"{name}::{kind}"
 
 
-def _csv(path: Path) -> tuple[list[str], set[str], str]:
-    """Give a file's column names, which of them are written out as text, and what scans it."""
-    names, empty_lines = _csv_header(path)
+@dataclass(frozen=True)
+class _Header:
+    """The column names; how many bytes come before, and how many empty lines then."""
+
+    names: list[str]
+    preamble: int
+    empty_lines: int
+
+
+def _csv(
+    path: Path, header: _Header, source: TableSource, file_format: str
+) -> tuple[list[str], list[bool], str]:
+    """Give column names, which of them are written out as text, and what scans the file."""
+    form, names = source.form, header.names
+    delimiter, quote, escape = (sign.decode() for sign in form.signs(file_format))
     columns = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(names)))
+    words = ", ".join(map(_quoted, form.null_words))
+    empty_is_text = [
+        f"'c{place}'"
+        for place, name in enumerate(names)
+        for column in source.columns
+        if column.name == form.target_name(name)
+        and column.base_type in _TEXTS
+        and form.empty_is_text(column.name)
+    ]
+    nulls, more = ["", *form.null_words], ""
+    if len(names) == 1:
+        nulls = [""]  # else an empty line could not be told from a null
+    elif form.null_words and empty_is_text:
+        nulls = [*form.null_words]
+    elif empty_is_text:
+        more = f", force_not_null=[{', '.join(empty_is_text)}]"
     # Nothing is left to be guessed: DuckDB would take lines that begin with # for comments.
     scan = (
-        f"read_csv([{_literal(path)}], auto_detect=false, columns={{{columns}}}, header=true, "
-        f"skip={empty_lines}, delim=',', quote='\"', escape='\"', nullstr='', "
-        "allow_quoted_nulls=false, strict_mode=false, parallel=false, hive_partitioning=false, "
-        f"max_line_size={_LINE_BYTES}, buffer_size={_BUFFER_BYTES})"
+        f"read_csv([{_literal(path)}], compression='none', auto_detect=false, columns={{{columns}}}, "
+        f"header={'true' if form.header is True else 'false'}, skip={header.empty_lines}, "
+        f"delim={_quoted(delimiter)}, quote={_quoted(quote)}, escape={_quoted(escape or quote)}, "
+        f"nullstr=[{', '.join(map(_quoted, nulls))}], allow_quoted_nulls=false{more}, "
+        "strict_mode=false, parallel=false, hive_partitioning=false, "
+        f"max_line_size={LONGEST}, buffer_size={LONGEST})"
     )
-    return names, set(names), scan
+    if len(names) == 1:
+        # An empty line, which DuckDB reads as a null, is no record to us.
+        value = f"CASE WHEN c0 NOT IN ({words}) THEN c0 END" if words else "c0"
+        scan = f"(SELECT {value} FROM {scan} WHERE c0 IS NOT NULL)"
+    return names, [True] * len(names), scan
 
 
-def _parquet(path: Path) -> tuple[list[str], set[str], str]:
+def _parquet(path: Path) -> tuple[list[str], list[bool], str]:
     schema = pq.read_schema(path)
-    kinds = {
-        each.name: each.type.value_type if pa.types.is_dictionary(each.type) else each.type
-        for each in schema
-    }
+    kinds = [
+        each.type.value_type if pa.types.is_dictionary(each.type) else each.type for each in schema
+    ]
     texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    written = {name for name, kind in kinds.items() if any(is_text(kind) for is_text in texts)}
-    return list(kinds), written, f"read_parquet([{_literal(path)}], hive_partitioning=false)"
-
-
-_SCANS = {"csv": _csv, "parquet": _parquet}
+    written = [any(is_text(kind) for is_text in texts) for kind in kinds]
+    scan = f"read_parquet([{_literal(path)}], hive_partitioning=false)"
+    return list(schema.names), written, scan
 
 
 def _literal(path: Path) -> str:
     # A bracket makes a wildcard in a file's name stand for itself.
-    name = re.sub(r"([*?\[])", r"[\1]", str(path))
-    return "'" + name.replace("'", "''") + "'"
+    return _quoted(re.sub(r"([*?\[])", r"[\1]", str(path)))
 
 
-def source_columns(path: Path, file_format: str) -> list[str]:
-    """List a file's columns without the reader that loads.
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def source_columns(source: TableSource, file: ImportFile) -> list[str]:
+    """List the columns that a file brings, without the reader that loads.
 
     Args:
-        path: The staged file.
-        file_format: `csv` or `parquet`.
+        source: Says how it is written, and where it is.
+        file: The file.
 
     Returns:
-        Column names in the file's order.
+        The table's names of them, in the file's order.
     """
-    names, *_ = _SCANS[file_format](path)
-    return names
+    path, form = source.paths[file.file_name], source.form
+    if file.format == _PARQUET:
+        names = list(pq.read_schema(path).names)
+    else:
+        names = _csv_header(path, form, file.format).names
+    return [target for name in names if (target := form.target_name(name)) is not None]
 
 
-def _csv_header(path: Path) -> tuple[list[str], int]:
-    """Read the column names; also how many empty lines stand before them."""
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        return next((row, place) for place, row in enumerate(csv.reader(lines)) if row)
+def _csv_header(path: Path, form: Format, file_format: str) -> _Header:
+    delimiter, quote, escape = (sign.decode() for sign in form.signs(file_format))
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        before = [lines.readline() for _ in range(form.preamble)]
+        size = len("".join(before).encode("utf-8", "surrogateescape"))
+        if size:
+            with path.open("rb") as file:
+                size += len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
+        if isinstance(form.header, tuple):
+            return _Header([*form.header], size, 0)
+        rows = csv.reader(
+            lines,
+            delimiter=delimiter,
+            quotechar=quote or None,
+            quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+            escapechar=escape or None,
+            doublequote=not escape,
+        )
+        return next(_Header(row, size, place) for place, row in enumerate(rows) if row)
 
 
 def _recipe(column: Column) -> _Recipe | None:

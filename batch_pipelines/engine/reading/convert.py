@@ -16,7 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.rejects import (
+    BAD_ENCODING,
+    BAD_TIME,
+    BAD_VALUE,
+    NOT_NULL,
+    OUT_OF_RANGE,
+    TOO_LONG,
+    Breach,
+)
 from batch_pipelines.engine.wire_types import NUMERIC
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ _MICROSECOND_DIGITS = 6
 # int64 and uint64 have up to 20 digits, for which Arrow wants room before it makes them decimals.
 _ANY_INTEGER = pa.decimal128(20, 0)
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+_WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _UUID = re.compile(
     r"(\{)?[0-9a-f]{8}(-?)[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{12}(?(1)\})",
     re.ASCII | re.IGNORECASE,
@@ -51,65 +60,100 @@ _TRIMMED = (
 
 
 class _RefusedError(Exception):
-    """Some value of an array cannot be converted; which one is found by halving."""
+    """Some value of an array cannot be converted."""
 
 
 def to_wire(
-    values: pa.Array, column: Column, file_name: str, first_record: int, *, written: bool
-) -> pa.Array:
+    values: pa.Array, column: Column, *, written: bool
+) -> tuple[pa.Array, dict[int, Breach]]:
     """Convert one column of a chunk.
 
     Args:
         values: The column as the file has it.
         column: The target column.
-        file_name: The file, for messages.
-        first_record: Number of the chunk's first record, from 1.
         written: Whether the values are written out as text (CSV) and not typed (Parquet).
 
     Returns:
-        An array of the column's wire type, or of strings where it is loaded as text.
-
-    Raises:
-        DeliveryError: A value does not fit; file, record and column are named, the value is not.
+        An array of the column's wire type, or of strings where it is loaded as text; and what is
+        wrong with which value, by its index. Those are null in the array.
     """
+    wrong = {}
     try:
         converted = _convert(values, column, written=written)
     except _RefusedError:
-        place = _first_refused(values, column, written=written)
-        reason = f"is not a valid {column.type_name}"
-        raise DeliveryError(
-            _message(file_name, first_record + place, column.name, reason)
-        ) from None
-    if column.not_null and converted.null_count:
-        place = pc.index(converted.is_null(), value=True).as_py()
-        reason = "has no value, and the table needs one there"
-        raise DeliveryError(_message(file_name, first_record + place, column.name, reason))
-    return converted
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        converted = pa.concat_arrays(_convert_some(values, column, written=written))
+        refused = pc.and_(values.is_valid(), converted.is_null())
+        for place in np.flatnonzero(refused.to_numpy(zero_copy_only=False)).tolist():
+            wrong[place] = _breach(values[place], column, written=written)
+    if column.not_null and converted.null_count > len(wrong):
+        message = "has no value, and the table needs one there"
+        for place in np.flatnonzero(converted.is_null().to_numpy(zero_copy_only=False)).tolist():
+            wrong.setdefault(place, Breach(NOT_NULL, message, column.name))
+    return converted, wrong
 
 
-def _message(file_name: str, record: int, column: str, reason: str) -> str:
-    return (
-        f"{file_name}, record {record}, column {column}: {reason}. "
-        "Correct the file and deliver it again."
+def _convert_some(values: pa.Array, column: Column, *, written: bool) -> list[pa.Array]:
+    """Convert what can be, in parts; what cannot is null."""
+    strange = None if column.wire is None else _STRANGE.get(column.wire.oid)
+    if strange is not None and values.type in _MATCHED:
+        # Most of what is wrong is plain to see at once; the rest is found by halving.
+        possible = pc.invert(pc.match_substring_regex(values, strange))
+        values = pc.if_else(possible, values, pa.scalar(None, values.type))
+    return _halved(values, column, written=written)
+
+
+def _halved(values: pa.Array, column: Column, *, written: bool) -> list[pa.Array]:
+    try:
+        return [_convert(values, column, written=written)]
+    except _RefusedError:
+        if len(values) == 1:
+            return [pa.nulls(1, _wanted(column))]
+        half = len(values) // 2
+        return [
+            *_halved(values.slice(0, half), column, written=written),
+            *_halved(values.slice(half), column, written=written),
+        ]
+
+
+def _breach(value: pa.Scalar, column: Column, *, written: bool) -> Breach:
+    """Say why a value is refused, with PostgreSQL's code for that, and without the value."""
+    kind, text = _wanted(column), None
+    if written or _is_string(value.type):
+        try:
+            text = value.as_buffer().to_pybytes().decode()
+        except UnicodeDecodeError:
+            return Breach(BAD_ENCODING, "is not UTF-8", column.name)
+        if "\0" in text:
+            message = "holds a NUL, which PostgreSQL's text cannot"
+            return Breach(BAD_ENCODING, message, column.name)
+    if _is_number(kind) and (_is_number(value.type) if text is None else _is_meant(text, kind)):
+        return Breach(OUT_OF_RANGE, f"does not fit into {column.type_name}", column.name)
+    code = BAD_TIME if pa.types.is_temporal(kind) else BAD_VALUE
+    if text is not None and column.max_length is not None and len(text) > column.max_length:
+        code = TOO_LONG
+    return Breach(code, f"is not a valid {column.type_name}", column.name)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     )
 
 
-def _first_refused(values: pa.Array, column: Column, *, written: bool) -> int:
-    """Find the first value that does not convert, by halving; its index in the array."""
-    start, length = 0, len(values)
-    while length > 1:
-        half = length // 2
-        try:
-            _convert(values.slice(start, half), column, written=written)
-        except _RefusedError:
-            length = half
-        else:
-            start, length = start + half, length - half
-    return start
+def _is_meant(text: str, kind: pa.DataType) -> bool:
+    """Tell a number that is written as one of this kind, whatever its size."""
+    pattern = _WHOLE if pa.types.is_integer(kind) else _DECIMAL
+    return pattern.fullmatch(text.strip(" \t")) is not None
+
+
+def _wanted(column: Column) -> pa.DataType:
+    return pa.string() if column.wire is None else column.wire.arrow
 
 
 def _convert(values: pa.Array, column: Column, *, written: bool) -> pa.Array:
-    wanted = pa.string() if column.wire is None else column.wire.arrow
+    wanted = _wanted(column)
     try:
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
@@ -313,4 +357,23 @@ _TEXT_READERS: dict[int, Callable[[pa.Array, pa.DataType], pa.Array]] = {
     1184: _date,
     NUMERIC: _numeric,
     2950: _uuid,
+}
+
+# Written values are bytes; Arrow has no regular expressions for its other kinds of text.
+_MATCHED = frozenset({pa.binary(), pa.string()})
+# By the OID of the wire type: characters that no value of it has, however it is written. Narrower than
+# what is refused, never wider: this only saves the halving.
+_INTEGER, _TIME = r"[^0-9+\- \t]", r"[^0-9:+\-. TZ\t]"
+_STRANGE = {
+    20: _INTEGER,
+    21: _INTEGER,
+    23: _INTEGER,
+    700: r"[^0-9+\-.eEinfatyINFATY \t]",
+    701: r"[^0-9+\-.eEinfatyINFATY \t]",
+    NUMERIC: r"[^0-9+\-.eE \t]",
+    1082: r"[^0-9\- \t]",
+    1083: _TIME,
+    1114: _TIME,
+    1184: _TIME,
+    2950: r"[^0-9a-fA-F{}\-]",
 }

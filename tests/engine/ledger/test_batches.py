@@ -71,3 +71,17 @@ def test_what_is_not_one_batch_is_refused(ledger: Connection, typed: str, proble
 def test_an_id_of_no_batch_is_refused(ledger: Connection) -> None:
     with ledger, pytest.raises(FeedError, match=f"There is no batch {ONE[:-1]}9"):
         batches.by_id(ledger, ONE[:-1] + "9")
+
+
+def test_a_verdict_ends_its_stage(ledger: Connection) -> None:
+    """Given a run that is killed right after its verdict, nothing is left in progress."""
+    with ledger:
+        for stage in ("ingest", "bulk_write", "validate"):
+            batches.start_stage(ledger, TWO, stage, TWO)
+        batches.mark_published(ledger, TWO, 1, 0, 0)
+        batches.mark_validated(ledger, TWO, status="SUCCESS")
+        batches.mark_duplicate(ledger, TWO, ONE)
+        ended = batches.stages(ledger, TWO)
+        assert {record.status for record in ended.values()} == {"SUCCESS"}
+        batches.end_stage(ledger, TWO, "validate", "too late")
+        assert batches.stages(ledger, TWO) == ended

@@ -1,4 +1,4 @@
-"""The independent count of records agrees with Python's csv module, whatever the pieces."""
+"""The independent count agrees with Python's csv module and with the rule, whatever the pieces."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.reading import count
 from batch_pipelines.engine.reading.count import CsvScan, parquet_records
+from tests.engine.reading.oracle import CONTENTS, records, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,33 +36,11 @@ def by_python(content: bytes) -> int:
     return sum(1 for row in rows if row) - 1
 
 
-# Fields with everything that could be mistaken for the end of a record.
-FIELDS = st.text('ab",;\n\r \té中\u2028', max_size=8)
-ROWS = st.lists(st.lists(FIELDS, min_size=1, max_size=4), max_size=12)
-
-
-def quoted(field: str, *, always: bool = False) -> str:
-    """Write a field as RFC 4180 has it: in quotes where it must be."""
-    if always or set('",\r\n') & set(field):
-        return '"{}"'.format(field.replace('"', '""'))
-    return field
-
-
-@st.composite
-def files(draw: st.DrawFn) -> bytes:
-    """A CSV file: quoted where it must be or everywhere, empty lines, any line end, cut or not."""
-    always = draw(st.booleans())
-    end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
-    lines = [",".join(quoted(field, always=always) for field in row) for row in draw(ROWS)]
-    empty = st.sampled_from([0, 0, 0, 1, 3])
-    text = "".join(line + end + end * draw(empty) for line in ["a,b", *lines])
-    return (text.removesuffix(end) if draw(st.booleans()) else text).encode()
-
-
-@given(content=files(), cuts=st.lists(st.integers(3, 200), max_size=5))
+@given(rows=written(), cuts=st.lists(st.integers(3, 200), max_size=5))
 def test_it_counts_what_python_reads_however_the_file_is_cut(
-    content: bytes, cuts: Sequence[int]
+    rows: bytes, cuts: Sequence[int]
 ) -> None:
+    content = b"a,b\n" + rows
     places = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
     pieces = [content[a:b] for a, b in itertools.pairwise(places)]
     assert scan(*pieces) == by_python(content)
@@ -69,7 +50,7 @@ def test_it_counts_what_python_reads_however_the_file_is_cut(
 
 
 @pytest.mark.parametrize(
-    ("content", "records"),
+    ("content", "expected"),
     [
         pytest.param(b"a", 0, id="a header alone, without line end"),
         pytest.param(b"a\n", 0, id="a header alone"),
@@ -89,9 +70,9 @@ def test_it_counts_what_python_reads_however_the_file_is_cut(
         pytest.param(b"\xef\xbb\xbf\r\na\n1\n", 1, id="and an empty line behind it"),
     ],
 )
-def test_known_files(content: bytes, records: int) -> None:
-    assert scan(content) == records
-    assert by_python(content) == records
+def test_known_files(content: bytes, expected: int) -> None:
+    assert scan(content) == expected
+    assert by_python(content) == expected
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
@@ -100,10 +81,42 @@ def test_a_file_without_a_header_is_refused(content: bytes) -> None:
         scan(content)
 
 
-@pytest.mark.parametrize("content", [b'a\n"1', b'a\n"1""', b'a\n1\n"2\n3\n', b'a\n5" pipe\n'])
-def test_a_file_that_ends_inside_quotes_is_refused(content: bytes) -> None:
-    with pytest.raises(DeliveryError, match=r"a\.csv: the file ends inside a quoted field"):
-        scan(content)
+@given(content=CONTENTS, size=st.integers(1, 50), longest=st.integers(1, 60))
+def test_quotes_out_of_place_are_counted_by_the_rule_however_the_file_is_cut(
+    content: bytes, size: int, longest: int
+) -> None:
+    with patch.object(count, "LONGEST_QUOTED", longest):
+        whole = b"a,b\n" + content
+        pieces = [whole[:3], *(whole[at : at + size] for at in range(3, len(whole), size))]
+        assert scan(*pieces) == scan(whole) == len(records(content, longest))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'a\n"1', 1),
+        (b'a\n"1""', 1),
+        (b'a\n1\n"2\n3\n', 3),
+        (b'a\n5" pipe\n', 1),
+        (b'a\n5" pipe\n6" pipe\n', 2),
+        (b'a\n"1"x\n2\n', 2),
+        (b'a,b\n1,"x\n2,"y\n', 2),
+        (b'"a\n1\n', 1),
+    ],
+)
+def test_a_quote_out_of_place_costs_its_line(content: bytes, expected: int) -> None:
+    assert scan(content) == expected
+
+
+def test_of_an_open_field_no_more_is_kept_than_it_may_be_long() -> None:
+    """Given a quote that is never closed, memory stays bounded, and all lines are counted."""
+    counter = CsvScan()
+    counter.feed(b'a,b\n1,"')
+    piece = b"2,x\n" * 250_000
+    for _ in range(30):
+        counter.feed(piece)
+        assert len(counter._rest) <= count.LONGEST_QUOTED + 1
+    assert counter.records("a.csv") == 30 * 250_000
 
 
 def test_parquet_says_it_in_its_footer(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 from batch_pipelines.engine.errors import PublishError
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ledger import batches, proofs
+from tests.support_engine import feed_of
+from tests.support_rejects import Bad, check_bad_records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +62,16 @@ def test_rows_are_replaced(site: MakeSite) -> None:
     assert second.attempt == first.attempt + 1
 
 
+@pytest.mark.parametrize("kind", ["text", "jsonb"])
+def test_rows_that_are_deleted_and_sent_anew_are_counted(site: MakeSite, kind: str) -> None:
+    """What a table held, less what was removed, plus what was inserted, is what it holds."""
+    here = site(f"CREATE TABLE t (id int PRIMARY KEY, v {kind}, import_batch_id uuid)")
+    here.load({"a.csv": "id,v\n1,1\n2,2\n3,3\n"})
+    here.sql("DELETE FROM t WHERE id = 3")
+    second = here.load({"a.csv": "id,v\n2,2\n"})
+    assert counts(here, second) == (1, 0, 0, 2)
+
+
 def test_readers_see_the_old_rows_until_the_new_ones_are_there(site18: MakeSite) -> None:
     """At every point of publish another connection sees the batch before; after it, the new one."""
     here = site18(PLAIN)
@@ -86,14 +98,6 @@ def test_a_correction_may_be_empty(site18: MakeSite) -> None:
     here.load({"a.csv": "id,name\n1,a\n"})
     assert here.load({"a.csv": "id,name\n"}).status == "SUCCESS"
     assert here.rows() == []
-
-
-def test_a_correction_that_is_wrong_leaves_the_batch_before(site18: MakeSite) -> None:
-    here = site18(PLAIN)
-    first = here.load({"a.csv": "id,name\n1,a\n2,b\n"})
-    message = refused(here, {"a.csv": "id,name\n1,A\n3,c\n3,d\n"})
-    assert message.startswith("a.csv, record 3: breaks t_pkey of public.t")
-    assert here.stamps() == {first.batch_id: 2}
 
 
 # Where other rows may refer to it
@@ -148,22 +152,30 @@ def test_parents_and_children_of_one_feed_are_corrected_together(site18: MakeSit
     assert here.stamps("parent") == here.stamps("child") == {batch.batch_id: 2}
 
 
-def test_a_key_that_stands_twice_in_a_correction_is_named(site: MakeSite) -> None:
+@pytest.mark.parametrize("ddl", [PLAIN, REFERRED])
+@pytest.mark.parametrize(
+    "records", ["1,a\n2,x\n2,y\n", "1,A\n7,x\n7,y\n"], ids=["that stays", "that is new"]
+)
+def test_a_key_that_stands_twice_in_a_correction_is_set_aside(
+    site: MakeSite, ddl: str, records: str
+) -> None:
     """Also where the key is one that stays: the books would balance with either of the two."""
-    here = site(REFERRED)
+    here = site(ddl)
     here.load({"a.csv": "id,name\n1,a\n2,b\n"})
-    message = refused(here, {"a.csv": "id,name\n1,a\n2,x\n2,y\n"})
-    assert message.startswith("a.csv, record 3: breaks t_pkey of public.t (SQLSTATE 23505)")
-    message = refused(here, {"a.csv": "id,name\n1,a\n7,x\n7,y\n"})
-    assert message.startswith("a.csv, record 3: breaks t_pkey of public.t (SQLSTATE 23505)")
+    check_bad_records(
+        here, {"a.csv": "id,name\n" + records}, Bad("a.csv", 3, "23505", None, "t_pkey")
+    )
 
 
-def test_a_key_that_another_batch_has_is_named(site18: MakeSite) -> None:
-    here = site18(REFERRED)
-    here.load({"a.csv": "id,name\n7,g\n"}, "other")
+@pytest.mark.parametrize("ddl", [PLAIN, REFERRED])
+def test_a_key_that_another_batch_has_is_set_aside(site18: MakeSite, ddl: str) -> None:
+    here = site18(ddl)
+    other = here.load({"a.csv": "id,name\n7,g\n"}, "other")
     here.load({"a.csv": "id,name\n1,a\n"})
-    message = refused(here, {"a.csv": "id,name\n1,a\n7,x\n"})
-    assert message.startswith("a.csv, record 2: breaks t_pkey of public.t")
+    check_bad_records(
+        here, {"a.csv": "id,name\n1,a\n7,x\n"}, Bad("a.csv", 2, "23505", None, "t_pkey")
+    )
+    assert here.stamps()[other.batch_id] == 1
 
 
 def test_a_table_of_nothing_but_its_key(site18: MakeSite) -> None:
@@ -186,6 +198,16 @@ def test_a_column_that_is_no_longer_delivered_goes_back_to_its_default(site18: M
         (1, "a", "new", None), (3, "c", "new", None),
     ]  # fmt: skip
     assert here.stamps() == {second.batch_id: 2}
+
+
+@pytest.mark.parametrize("ddl", [PLAIN, REFERRED])
+def test_a_column_that_the_table_has_lost_is_not_missed(site18: MakeSite, ddl: str) -> None:
+    here = site18(ddl + "ALTER TABLE t ADD COLUMN gone text, ADD COLUMN kept text DEFAULT 'x'")
+    here.load({"a.csv": "id,name,gone,kept\n1,a,b,c\n"})
+    here.sql("ALTER TABLE t DROP COLUMN gone")
+    second = here.load({"a.csv": "id,name\n1,a\n"})
+    assert here.sql("SELECT id, name, kept FROM t") == [(1, "a", "x")]
+    assert here.stamps() == {second.batch_id: 1}
 
 
 def test_columns_loaded_as_text_are_compared_by_what_they_become(site: MakeSite) -> None:
@@ -256,6 +278,55 @@ def test_two_rows_that_others_refer_to_cannot(site18: MakeSite) -> None:
     )
 
 
+# Tables that the feed has lost
+
+FAMILY = (
+    "CREATE TABLE parent (id int PRIMARY KEY, import_batch_id uuid);"
+    "CREATE TABLE child (id int PRIMARY KEY, parent int NOT NULL REFERENCES parent,"
+    " import_batch_id uuid);"
+)
+BOTH = {"public.parent": "p*", "public.child": "c*"}
+
+
+@pytest.mark.parametrize("kept", BOTH)
+def test_rows_in_a_table_that_the_feed_has_lost_go_too(site: MakeSite, kept: str) -> None:
+    here = site(FAMILY, BOTH)
+    here.sql("INSERT INTO parent VALUES (9)")
+    here.load({"p.csv": "id\n1\n2\n", "c.csv": "id,parent\n10,9\n"})
+    here.feed = feed_of({kept: BOTH[kept]})
+    batch = here.load(
+        {"p.csv": "id\n2\n"} if kept == "public.parent" else {"c.csv": "id,parent\n10,9\n"}
+    )
+    assert batch.status == "SUCCESS"
+    lost = next(table for table in BOTH if table != kept)
+    assert here.stamps(kept)[batch.batch_id] == 1
+    assert here.stamps(lost) == ({None: 1} if lost == "public.parent" else {})
+    found = {table.target_table: table for table in proofs.tables(here.connection, batch.batch_id)}
+    assert found[lost].removed == (2 if lost == "public.parent" else 1)
+    again = here.run(force=True)
+    assert again.status == "SUCCESS"
+
+
+def test_a_lost_table_whose_rows_others_need_is_named(site18: MakeSite) -> None:
+    here = site18(FAMILY + "CREATE TABLE mine (p int REFERENCES parent ON DELETE CASCADE)", BOTH)
+    here.load({"p.csv": "id\n1\n", "c.csv": "id,parent\n"})
+    here.sql("INSERT INTO mine VALUES (1)")
+    here.feed = feed_of({"public.child": "c*"})
+    here.deliver({"c.csv": "id,parent\n"})
+    with pytest.raises(PublishError, match=r"public\.parent: .* public\.mine .* by mine_p_fkey"):
+        here.run()
+    assert here.count("SELECT count(*) FROM parent") == 1
+
+
+def test_a_lost_table_that_was_dropped_is_in_nobodys_way(site18: MakeSite) -> None:
+    here = site18(FAMILY, BOTH)
+    here.load({"p.csv": "id\n1\n", "c.csv": "id,parent\n10,1\n"})
+    here.sql("DROP TABLE child")
+    here.feed = feed_of({"public.parent": "p*"})
+    assert here.load({"p.csv": "id\n2\n"}).status == "SUCCESS"
+    assert here.rows("parent") == [('{"id": 2}',)]
+
+
 # What people have done meanwhile
 
 
@@ -276,11 +347,11 @@ def test_rows_that_somebody_deleted_come_back_and_changed_ones_are_as_delivered(
 def test_a_row_that_somebody_took_for_themselves_is_not_overwritten(
     site18: MakeSite, ddl: str
 ) -> None:
-    """Given a row whose stamp a person took away, a correction that brings its key is refused."""
+    """Given a row whose stamp a person took away, the record that brings its key is set aside."""
     here = site18(ddl)
     here.load({"a.csv": "id,name\n1,a\n2,b\n"})
     here.sql("UPDATE t SET import_batch_id = NULL WHERE id = 2")
-    message = refused(here, {"a.csv": "id,name\n1,a\n2,B\n"})
-    assert message.startswith("a.csv, record 2: breaks t_pkey of public.t")
-    assert here.load({"a.csv": "id,name\n1,A\n"}).status == "SUCCESS"
+    check_bad_records(
+        here, {"a.csv": "id,name\n1,A\n2,B\n"}, Bad("a.csv", 2, "23505", None, "t_pkey")
+    )
     assert here.sql("SELECT id, name FROM t ORDER BY 1") == [(1, "A"), (2, "b")]

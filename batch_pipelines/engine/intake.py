@@ -1,0 +1,157 @@
+"""Intake: a delivery's files copied from landing into staging, with the checksums of what went by."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import crc32c
+
+from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.failpoints import failpoint
+from batch_pipelines.engine.landing import MANIFEST
+from batch_pipelines.engine.ledger import files
+from batch_pipelines.engine.ledger.files import Checksum, ImportFile
+from batch_pipelines.engine.reading.plain import COMPRESSIONS, only_member
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from batch_pipelines.engine.landing import Delivery
+    from batch_pipelines.engine.promises import Promise
+    from batch_pipelines.engine.work import Work
+
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+
+
+def take_in(
+    work: Work, batch_id: str, delivery: Delivery, promises: Mapping[str, Promise]
+) -> tuple[list[ImportFile], list[Checksum]]:
+    """Copy a delivery into staging, immutable.
+
+    Args:
+        work: The run's work.
+        batch_id: The batch whose staging it goes to.
+        delivery: The delivery.
+        promises: What the sender says of its files.
+
+    Returns:
+        The files, and the checksums that were computed while they were copied.
+
+    Raises:
+        DeliveryError: The delivery is larger than the feed allows, a file changes while it is read, is
+            wanted by no table, in no known format, has another size than promised, or a table gets none.
+    """
+    size = sum(path.stat().st_size for path in delivery.data)
+    work.feed.limits.check(work.name, files=len(delivery.data), bytes=size)
+    folder = work.staged_source(batch_id)
+    shutil.rmtree(work.staging(batch_id), ignore_errors=True)
+    folder.mkdir(parents=True)
+    staged, checksums = [], []
+    for path in delivery.data:
+        table = work.feed.table_of(path.name)
+        file_format, compression = _kind(path)
+        size, crc, sha256, seen = _copy(path, folder / path.name)
+        checksums += seen
+        promise = promises.get(path.name)
+        if promise is not None and promise.size not in {None, size}:
+            message = (
+                f"{path}: {size} bytes, but {MANIFEST} says {promise.size}. "
+                "Deliver the file, or its manifest, again."
+            )
+            raise DeliveryError(message)
+        promised = promise if promise is not None and promise.crc32c is not None else None
+        staged.append(
+            ImportFile(
+                file_name=path.name,
+                target_table=table.table,
+                size=size,
+                format=file_format,
+                compression=compression,
+                crc32c=crc,
+                sha256=sha256,
+                expected_crc32c=promised.crc32c if promised else None,
+                expected_source=promised.source if promised else None,
+            )
+        )
+    filled = {file.target_table for file in staged}
+    for table in work.feed.tables:
+        if table.table not in filled:
+            message = (
+                f"{work.name}: the delivery has no file {table.files} for {table.table}. "
+                "Deliver it too: what a delivery does not bring would be taken for removed."
+            )
+            raise DeliveryError(message)
+    for path in delivery.control:
+        _copy(path, folder / path.name)
+    _sync_folder(folder)
+    return staged, checksums
+
+
+def _kind(path: Path) -> tuple[str, str | None]:
+    """Tell format and compression by a file's suffixes; of `a.zip` by that of the file in it."""
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    name = PurePath(path.stem if compression else path.name)
+    suffix = name.suffix.lower()
+    if compression == "zip" and suffix not in FORMATS:
+        suffix = PurePath(only_member(path).filename).suffix.lower()
+    if suffix not in FORMATS:
+        message = (
+            f"{path}: format {suffix!r} is not known; there are {', '.join(FORMATS)}, and the first "
+            f"two of them with {', '.join(COMPRESSIONS)} behind them."
+        )
+        raise DeliveryError(message)
+    if compression and FORMATS[suffix] == "parquet":
+        message = f"{path}: Parquet is compressed inside. Deliver the file as it is."
+        raise DeliveryError(message)
+    return FORMATS[suffix], compression
+
+
+def _copy(source: Path, target: Path) -> tuple[int, int, str, list[Checksum]]:
+    """Copy a file; size, CRC32C, SHA-256 and the checksums of chunks come from the same pass."""
+    before = source.stat()
+    sha256 = hashlib.sha256()
+    crc = size = 0
+    chunks: list[Checksum] = []
+    began = time.perf_counter()
+    with source.open("rb") as reading, target.open("xb") as writing:
+        # No further than the file went: a sender who goes on writing must not fill our disk.
+        while size <= before.st_size and (chunk := reading.read(files.CHUNK_BYTES)):
+            started = time.perf_counter()
+            sha256.update(chunk)
+            crc = crc32c.crc32c(chunk, crc)
+            own = crc32c.crc32c(chunk)
+            writing.write(failpoint("ingest.copied", chunk))
+            took = time.perf_counter() - started
+            chunks.append(
+                Checksum("chunk", files.chunk_id(source.name, size, len(chunk)), own, None, None,
+                         len(chunk), took)
+            )  # fmt: skip
+            size += len(chunk)
+        writing.flush()
+        os.fsync(writing.fileno())
+    after = source.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or (
+        size != after.st_size
+    ):
+        message = f"{source}: it changed while it was read; run again when its sender is done."
+        raise DeliveryError(message)
+    target.chmod(0o444)
+    whole = Checksum(
+        "file", source.name, crc, None, None, size, max(time.perf_counter() - began, 1e-9)
+    )
+    # The one chunk of a small file would say the same thing twice.
+    return size, crc, sha256.hexdigest(), [whole, *chunks] if len(chunks) > 1 else [whole]
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

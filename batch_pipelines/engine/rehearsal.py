@@ -1,0 +1,118 @@
+"""Rehearsal: the whole load of a delivery with all constraints, and then none of it.
+
+The delivery is read where it lies. PostgreSQL does all that it would do for a real batch, the proofs
+included, in a transaction that is rolled back; the ledger hears nothing of it. What a sequence has given
+out stays given out.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from batch_pipelines.engine.catalog import read_tables
+from batch_pipelines.engine.errors import DeliveryError, ThresholdError
+from batch_pipelines.engine.intake import take_in
+from batch_pipelines.engine.landing import find_delivery
+from batch_pipelines.engine.ledger import batches
+from batch_pipelines.engine.promises import read_promises
+from batch_pipelines.engine.reading.count import records_of
+from batch_pipelines.engine.reading.plain import Unpacking
+from batch_pipelines.engine.writing.loading import load
+from batch_pipelines.engine.writing.publishing import Publication
+from batch_pipelines.engine.writing.source import table_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batch_pipelines.engine.ledger.proofs import TableBalance
+    from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.rejects import Reason
+    from batch_pipelines.engine.work import Work
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What importing a delivery would do.
+
+    Attributes:
+        balances: The balance of each table; empty where nothing would be published.
+        reasons: How many records would be set aside, by their first reason.
+        supersedes: Id of the batch that would be replaced, or None.
+        problem: Why nothing would be published, or None.
+    """
+
+    balances: tuple[TableBalance, ...]
+    reasons: Mapping[Reason, int]
+    supersedes: str | None
+    problem: str | None
+
+
+def rehearse(connection: Connection, work: Work) -> Rehearsal:
+    """Load a delivery and take it all back.
+
+    Args:
+        connection: A connection in autocommit mode.
+        work: The work of a run that will have no batch.
+
+    Returns:
+        What would have happened.
+
+    Raises:
+        DeliveryError: The delivery is missing, damaged, or cannot be read on.
+        FeedError: The feed's tables or the files' columns do not fit.
+        PublishError: The books do not balance, or rows elsewhere would change.
+    """
+    try:
+        return _rehearse(connection, work)
+    finally:
+        shutil.rmtree(work.staging(work.run_id), ignore_errors=True)
+
+
+def _rehearse(connection: Connection, work: Work) -> Rehearsal:
+    publication = _publication(connection, work)
+    old = publication.superseded
+    try:
+        loaded = load(connection, publication)
+    except ThresholdError as error:
+        return Rehearsal((), error.reasons, old, str(error))
+    return Rehearsal(loaded.balances, loaded.reasons, old, None)
+
+
+def _publication(connection: Connection, work: Work) -> Publication:
+    delivery = find_delivery(work.feed, work.key, work.settings.root)
+    if delivery is None:
+        pattern = work.feed.pattern(work.key, work.settings.root)
+        message = f"{work.name}: there is no file {pattern}. Deliver it and try again."
+        raise DeliveryError(message)
+    staged, _ = take_in(work, work.run_id, delivery, read_promises(delivery))
+    folder = work.staged_source(work.run_id)
+    form, unpacking = work.feed.format, Unpacking(folder, work.feed)
+    counted = [
+        replace(f, records=records_of(unpacking.readable(f), f.format, form)) for f in staged
+    ]
+    work.feed.limits.check(work.name, records=sum(f.records or 0 for f in counted))
+    for file in counted:
+        if file.expected_crc32c not in {None, file.crc32c}:
+            message = (
+                f"{file.file_name}: CRC32C is {file.crc32c:08x}, but its {file.expected_source} says "
+                f"{file.expected_crc32c:08x}. Deliver what is right."
+            )
+            raise DeliveryError(message)
+    sources = [
+        table_source(table, own, folder)
+        for table in read_tables(connection, work.feed)
+        if (own := [file for file in counted if file.target_table == table.full_name])
+    ]
+    superseded = batches.in_force(connection, work.feed.feed, work.key)
+    work.staged_digests(work.run_id).mkdir()
+    return Publication(
+        work,
+        batches.imagined(work.feed, work.key, work.run_id),
+        tuple(sources),
+        None if superseded is None else superseded.batch_id,
+        (),
+        work.staged_digests(work.run_id),
+        "rehearsal",
+    )

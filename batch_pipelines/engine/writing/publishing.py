@@ -1,0 +1,418 @@
+"""The publish transaction: all rows of a batch in all its tables become visible, or none.
+
+Its order is the guarantee: locks, rows of all tables (parents first), deferred constraints, the
+balance against the independent count, the digests that PostgreSQL recomputes from what it stored, the
+ledger's word, the fence, COMMIT. Anything that does not hold aborts all of it.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from psycopg import sql
+
+from batch_pipelines.engine.catalog import STAMP, parents_first
+from batch_pipelines.engine.digests import RowDigest
+from batch_pipelines.engine.digests.sql import table_digest
+from batch_pipelines.engine.errors import PublishError, ThresholdError
+from batch_pipelines.engine.failpoints import failpoint
+from batch_pipelines.engine.ledger import batches, proofs
+from batch_pipelines.engine.ledger.proofs import TableBalance
+from batch_pipelines.engine.postgres.database import lock_tables
+from batch_pipelines.engine.reading.prefetch import prefetched
+from batch_pipelines.engine.writing.copying import copy_stamped
+from batch_pipelines.engine.writing.proof import Proof
+from batch_pipelines.engine.writing.settling import settled
+from batch_pipelines.engine.writing.superseding import (
+    Put,
+    delete_batch,
+    needs_diff,
+    put_staged,
+    remove_missing,
+)
+from batch_pipelines.engine.writing.upserting import put_upserted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from batch_pipelines.engine.catalog import TableInfo
+    from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.rejects import Rejects
+    from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.reading.chunks import Chunk
+    from batch_pipelines.engine.work import Work
+    from batch_pipelines.engine.writing.source import TableSource
+    from batch_pipelines.engine.writing.staging import Staged
+
+_LOCK_IDENTITY = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+_COUNT = sql.SQL("SELECT count(*) FROM {table} WHERE {stamped}")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What one batch is to publish.
+
+    Attributes:
+        work: The run's work.
+        batch: The batch.
+        sources: What it brings for each table, parents first.
+        superseded: Id of the batch that it replaces, or None.
+        retired: Tables with rows of that batch that are no longer the feed's.
+        digests: Folder for the row digests.
+        purpose: `load` a batch; `replay` records that were set aside when it was published, whose
+            rows come to those that it has already; or a `rehearsal`, which ends before the ledger is
+            told, and is rolled back.
+        bisected: Statements it took to find single rows by halving, by table.
+    """
+
+    work: Work
+    batch: Batch
+    sources: tuple[TableSource, ...]
+    superseded: str | None
+    retired: tuple[TableInfo, ...]
+    digests: Path
+    purpose: Literal["load", "replay", "rehearsal"]
+    bisected: dict[str, int] = field(default_factory=dict)
+
+    def upsert_key(self, source: TableSource) -> tuple[str, ...]:
+        """Give the columns by which a table's rows are upserted; none where they are inserted."""
+        table = self.work.feed.table_named(source.table.full_name)
+        return (table.key or source.table.primary_key) if table.write == "upsert" else ()
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it is to be committed."""
+        return self.purpose != "rehearsal"
+
+    @property
+    def records(self) -> int:
+        """Records by the independent count."""
+        return sum(source.records for source in self.sources)
+
+    def proof(self, source: TableSource, rejects: Rejects) -> Proof:
+        """Begin the proof of one source."""
+        suffix = f".replay-{self.work.run_id}.parquet" if self.purpose == "replay" else ".parquet"
+        return Proof(source, self.digests / f"{source.table.full_name}{suffix}", rejects)
+
+    def told(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Pass chunks on and tell how far it has come."""
+        done = 0
+        for chunk in chunks:
+            yield chunk
+            done += chunk.rows
+            self.work.progress("bulk_write", done, self.batch.source_records or done)
+
+    def dropped(self, connection: Connection) -> dict[str, list[str]]:
+        """List for each table the columns that the superseded batch brought and this one does not."""
+        if self.superseded is None:
+            return {}
+        before = {t.target_table: t for t in proofs.tables(connection, self.superseded)}
+        found = {}
+        for source in self.sources:
+            earlier = before.get(source.table.full_name)
+            brought = {column.name for column in source.columns}
+            if earlier is not None:
+                gone = {*earlier.columns, *earlier.normalised} - brought
+                found[source.table.full_name] = sorted(gone)
+        return found
+
+
+@dataclass(frozen=True)
+class _Written:
+    proof: Proof
+    put: Put
+
+
+def publish_directly(
+    connection: Connection, publication: Publication, rejects: Rejects
+) -> tuple[TableBalance, ...]:
+    """Publish by COPY straight into the tables: the way of a batch in which every typed row fits.
+
+    Args:
+        connection: A connection in autocommit mode.
+        publication: What to publish; no table needs a diff, and no column arrives as text.
+        rejects: Takes in the records that cannot be read.
+
+    Returns:
+        The balance of each table.
+
+    Raises:
+        PublishError: A proof failed.
+        ThresholdError: Too many records were set aside.
+        LeaseLostError: Another run has taken the partition over.
+        psycopg.Error: PostgreSQL refused something.
+    """
+    batch_id, old = publication.batch.batch_id, publication.superseded
+
+    def write(source: TableSource) -> _Written:
+        table = source.table
+        removed = 0 if old is None else delete_batch(connection, table, old)
+        with (
+            publication.proof(source, rejects) as proof,
+            closing(prefetched(proof.watch(source.chunks()))) as ahead,
+        ):
+            told = publication.told(ahead)
+            sent = copy_stamped(connection, table.identifier, source, told, batch_id)
+        return _Written(proof, Put(sent, removed=removed))
+
+    with settled(connection, publication.work.database, commit=publication.is_real):
+        began = _lock(connection, publication)
+        written = [write(source) for source in publication.sources]
+        return _finish(connection, publication, rejects, written, {}, began)
+
+
+def publish_staged(
+    connection: Connection, publication: Publication, rejects: Rejects, staged: Sequence[Staged]
+) -> tuple[TableBalance, ...]:
+    """Publish what is staged and judged.
+
+    Args:
+        connection: The connection with the staged tables, in autocommit mode.
+        publication: What to publish.
+        rejects: The records that were set aside.
+        staged: The staged rows.
+
+    Returns:
+        The balance of each table.
+
+    Raises:
+        PublishError: A proof failed, or rows elsewhere would change.
+        ThresholdError: Too many records were set aside.
+        LeaseLostError: Another run has taken the partition over.
+        psycopg.Error: PostgreSQL refused something.
+    """
+    with settled(connection, publication.work.database, commit=publication.is_real):
+        began = _lock(connection, publication)
+        dropped = publication.dropped(connection)
+        before = _stored_before(connection, publication)
+        written = [
+            _Written(each.proof, put(connection, publication, each, dropped)) for each in staged
+        ]
+        return _finish(connection, publication, rejects, written, before, began)
+
+
+def put(
+    connection: Connection,
+    publication: Publication,
+    staged: Staged,
+    dropped: Mapping[str, Sequence[str]],
+) -> Put:
+    """Bring one table's staged rows into it, as its feed has it.
+
+    Args:
+        connection: The publishing connection, inside a transaction.
+        publication: What to publish.
+        staged: The staged rows, judged.
+        dropped: By table, the columns that the superseded batch brought and this one does not.
+
+    Returns:
+        What happened.
+
+    Raises:
+        PublishError: Rows elsewhere would change.
+    """
+    batch_id, old = publication.batch.batch_id, publication.superseded
+    key = publication.upsert_key(staged.source)
+    if key:
+        return put_upserted(connection, staged, key, batch_id, old)
+    gone = dropped.get(staged.source.table.full_name, ())
+    return put_staged(connection, staged, batch_id, old, gone)
+
+
+def refuse_too_many(publication: Publication, rejects: Rejects) -> None:
+    """Hold what was set aside against what the feed tolerates.
+
+    Args:
+        publication: What is to be published.
+        rejects: The records set aside so far.
+
+    Raises:
+        ThresholdError: It is too much.
+    """
+    records, limit = publication.records, None
+    if rejects.total and publication.purpose != "replay":
+        limit = publication.work.feed.thresholds.broken(rejects.total, records)
+    if limit is None and 0 < rejects.total == records:
+        limit = "all of them"
+    if limit is not None:
+        why = f"above {limit}" if limit[0].isdigit() else limit
+        message = (
+            f"{publication.batch.name}: {rejects.total} of {records} records cannot be loaded, {why}; "
+            f"nothing was written. The first: {rejects.first}."
+        )
+        if publication.is_real:
+            message += f" `batch-pipelines rejects {publication.batch.batch_id}` lists them."
+        raise ThresholdError(message, rejects.reasons)
+
+
+def _lock(connection: Connection, publication: Publication) -> str:
+    """Take the locks; return the position of the write-ahead log before the first row."""
+    oids = [source.table.oid for source in publication.sources]
+    oids += [table.oid for table in publication.retired]
+    changes = publication.superseded is not None or any(
+        publication.upsert_key(source) for source in publication.sources
+    )
+    lock_tables(connection, oids, exclusive=changes)
+    if publication.work.feed.identity == "feed":
+        _refuse_twin(connection, publication.batch)
+    return batches.wal_position(connection)
+
+
+def _refuse_twin(connection: Connection, batch: Batch) -> None:
+    """Refuse content that another partition has published since ingest looked, one at a time."""
+    connection.execute(_LOCK_IDENTITY, (f"{batch.feed}/{batch.identity}",))
+    twin = batches.same_content(connection, batch.feed, batch.identity or "")
+    if twin is not None and twin.partition_key != batch.partition_key:
+        message = (
+            f"{batch.name}: the same delivery is in force as batch {twin.batch_id} ({twin.name}), "
+            "and the feed says `identity: feed`; nothing was written."
+        )
+        raise PublishError(message)
+
+
+def _stored_before(connection: Connection, publication: Publication) -> dict[str, RowDigest]:
+    """Digest the rows that the batch has already; none but where records are replayed."""
+    if publication.purpose != "replay":
+        return {}
+    return {
+        source.table.full_name: _stored(connection, source, publication.batch.batch_id)
+        for source in publication.sources
+    }
+
+
+def _finish(
+    connection: Connection,
+    publication: Publication,
+    rejects: Rejects,
+    written: Sequence[_Written],
+    before: Mapping[str, RowDigest],
+    began: str,
+) -> tuple[TableBalance, ...]:
+    """Do what comes after the rows, in the order that guarantees it."""
+    batch, old = publication.batch, publication.superseded
+    refuse_too_many(publication, rejects)
+    removed = _remove_missing(connection, publication)
+    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    failpoint("bulk_write.before_check", connection)
+    balances = []
+    for each in written:
+        _prove(connection, each.proof, batch.batch_id, rejects, before)
+        balances.append(_balance(publication, each, rejects, removed))
+    balances += [_farewell(t, removed.get(t.full_name, 0)) for t in publication.retired]
+    if not publication.is_real:
+        return tuple(balances)
+    chunks = [chunk for each in written for chunk in each.proof.chunks]
+    total = sum(b.inserted + b.updated + b.unchanged for b in balances)
+    if publication.purpose == "replay":
+        proofs.record_replay(connection, batch.batch_id, balances, chunks)
+        rejects.record_replay(connection, batch, publication.work.run_id)
+        batches.mark_replayed(connection, batch.batch_id, total)
+    else:
+        proofs.record_publish(connection, batch.batch_id, balances, chunks)
+        rejects.record(connection, batch)
+        if old is not None:
+            batches.mark_superseded(connection, old, batch.batch_id)
+        skipped = rejects.skipped.total()
+        batches.mark_published(connection, batch.batch_id, total, rejects.total, skipped)
+        size = sum(file.size for source in publication.sources for file in source.files)
+        batches.record_volume(connection, batch.batch_id, source_bytes=size, since=began)
+    failpoint("bulk_write.before_fence", connection)
+    publication.work.lease.fence(connection)
+    return tuple(balances)
+
+
+def _remove_missing(connection: Connection, publication: Publication) -> dict[str, int]:
+    """Take away what the superseded batch had and this one does not, children first."""
+    old = publication.superseded
+    if old is None:
+        return {}
+    leaving = [
+        source.table
+        for source in publication.sources
+        if needs_diff(source.table) and not publication.upsert_key(source)
+    ]
+    return {
+        table.full_name: remove_missing(connection, table, old)
+        for table in reversed(parents_first([*publication.retired, *leaving]))
+    }
+
+
+def _balance(
+    publication: Publication, written: _Written, rejects: Rejects, removed: dict[str, int]
+) -> TableBalance:
+    proof, put = written.proof, written.put
+    name = proof.source.table.full_name
+    return TableBalance(
+        target_table=name,
+        source_records=proof.source.records,
+        inserted=put.sent - put.updated - put.unchanged,
+        updated=put.updated,
+        unchanged=put.unchanged,
+        rejected=rejects.count[name],
+        skipped=rejects.skipped[name],
+        superseded_within=0,
+        removed=put.removed + removed.get(name, 0),
+        columns=[column.name for column in proof.source.exact],
+        normalised=[column.name for column in proof.source.as_text],
+        digest_sum=proof.digest.total,
+        digest_moment=proof.digest.moment,
+        isolation_statements=publication.bisected.get(name, 0),
+    )
+
+
+def _farewell(table: TableInfo, removed: int) -> TableBalance:
+    """Balance a table from which the batch only takes the superseded one's rows."""
+    return TableBalance(
+        target_table=table.full_name, source_records=0, inserted=0, updated=0, unchanged=0,
+        rejected=0, skipped=0, superseded_within=0, removed=removed, columns=[], normalised=[],
+        digest_sum=0, digest_moment=0, isolation_statements=0,
+    )  # fmt: skip
+
+
+def _prove(
+    connection: Connection,
+    proof: Proof,
+    batch_id: str,
+    rejects: Rejects,
+    before: Mapping[str, RowDigest],
+) -> None:
+    """Compare what PostgreSQL holds with what was parsed, and that with the independent count."""
+    source = proof.source
+    name = source.table.full_name
+    aside = rejects.count[name] + rejects.skipped[name]
+    if proof.digest.rows + aside != source.records:
+        message = (
+            f"{name}: the books do not balance: {source.records} records by the independent count, "
+            f"{proof.digest.rows} parsed and {aside} set aside. A quote may be misplaced; nothing "
+            "was written."
+        )
+        raise PublishError(message)
+    stored = _stored(connection, source, batch_id)
+    expected = before.get(name, RowDigest.zero()) + proof.digest
+    if not source.exact:
+        # All columns arrived as text, which was proven then; what is stored may be written otherwise.
+        stored = replace(expected, rows=stored.rows)
+    if stored != expected:
+        what = (
+            f"{stored.rows} rows are stored of {expected.rows}"
+            if stored.rows != expected.rows
+            else "the digests of the stored rows differ from those of the source"
+        )
+        message = (
+            f"{name}: {what}; nothing was written. Run again; if it happens again, a trigger may "
+            "change the rows, or the machine's memory may be faulty."
+        )
+        raise PublishError(message)
+
+
+def _stored(connection: Connection, source: TableSource, batch_id: str) -> RowDigest:
+    """Digest a batch's rows as PostgreSQL has them; where no column is exact, only count them."""
+    stamped = sql.SQL("{} = {}").format(sql.Identifier(STAMP), sql.Literal(batch_id))
+    table, columns = source.table.identifier, [column.name for column in source.exact]
+    if columns:
+        return table_digest(connection, table, columns, stamped)
+    row = connection.execute(_COUNT.format(table=table, stamped=stamped)).fetchone()
+    return RowDigest(int(row[0]) if row else 0, 0, 0)

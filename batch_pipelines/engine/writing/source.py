@@ -1,0 +1,133 @@
+"""What a delivery brings for one table: its files, their columns, and the chunks read from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batch_pipelines.engine.errors import FeedError
+from batch_pipelines.engine.formats import DEFAULT
+from batch_pipelines.engine.reading.plain import readable
+from batch_pipelines.engine.reading.readers import file_columns, read_chunks, read_raw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from batch_pipelines.engine.catalog import Column, TableInfo
+    from batch_pipelines.engine.formats import Format
+    from batch_pipelines.engine.ledger.files import ImportFile
+    from batch_pipelines.engine.ledger.rejects import LeftOut
+    from batch_pipelines.engine.reading.chunks import Chunk, Raw
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """What a delivery brings for one table.
+
+    Attributes:
+        table: The target table.
+        files: The staged files, in the order of their names.
+        folder: Where they are.
+        columns: The columns they bring, in the table's order.
+        paths: Where readers read each of them, by its name.
+        form: How they are written.
+        only: Numbers of the records to read, by file, rising; None for all of them.
+    """
+
+    table: TableInfo
+    files: tuple[ImportFile, ...]
+    folder: Path
+    columns: tuple[Column, ...]
+    paths: Mapping[str, Path]
+    form: Format = DEFAULT
+    only: Mapping[str, npt.NDArray[np.int64]] | None = None
+
+    @property
+    def exact(self) -> tuple[Column, ...]:
+        """The columns that row digests cover."""
+        return tuple(column for column in self.columns if column.wire is not None)
+
+    @property
+    def as_text(self) -> tuple[Column, ...]:
+        """The columns sent as text and stored by PostgreSQL's own conversion."""
+        return tuple(column for column in self.columns if column.wire is None)
+
+    @property
+    def records(self) -> int:
+        """Records by the independent count, or as many as were asked for."""
+        if self.only is not None:
+            return sum(len(numbers) for numbers in self.only.values())
+        return sum(file.records or 0 for file in self.files)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read all files, one after the other."""
+        for file in self.files:
+            chunks = read_chunks(self.paths[file.file_name], file.format, self.table, self.form)
+            if self.only is None:
+                yield from chunks
+            else:
+                wanted = self.only[file.file_name]
+                yield from (chunk.only(wanted) for chunk in chunks)
+
+    def raw(self, file: ImportFile, records: Iterable[int]) -> Iterator[Raw]:
+        """Read some records of a file as they were delivered; see `readers.read_raw`."""
+        return read_raw(self.paths[file.file_name], file.format, records, self.form)
+
+    def require_places(self, file: ImportFile, left_out: LeftOut) -> None:
+        """Refuse to go on with a file in which records no longer are what they were.
+
+        Args:
+            file: The file.
+            left_out: Some of its records, as they were found when it was loaded.
+
+        Raises:
+            FeedError: The feed's format has been changed so that they are others now.
+        """
+        found = self.raw(file, left_out.records.tolist())
+        places = zip(left_out.offsets.tolist(), left_out.sizes.tolist(), strict=True)
+        for wanted in places:
+            _, offset, raw = next(found, (None, -1, b""))
+            if offset is not None and (offset, len(raw)) != wanted:
+                message = (
+                    f"{file.file_name}: the feed's `format:` was changed since it was loaded, so that "
+                    "records begin elsewhere. Import the partition again with --force."
+                )
+                raise FeedError(message)
+
+
+def table_source(
+    table: TableInfo, files: Sequence[ImportFile], folder: Path, form: Format = DEFAULT
+) -> TableSource:
+    """Put together what a delivery brings for a table.
+
+    Args:
+        table: The target table.
+        files: Its staged files.
+        folder: Where they are.
+        form: How they are written.
+
+    Returns:
+        The source.
+
+    Raises:
+        DeliveryError: A file does not unpack, or a header cannot be read.
+        FeedError: Columns do not fit the table, or differ between the files.
+    """
+    paths = {f.file_name: readable(folder, f, form) for f in files}
+    brought = {f.file_name: file_columns(paths[f.file_name], f.format, table, form) for f in files}
+    first, *others = brought
+    for other in others:
+        difference = {c.name for c in brought[first]} ^ {c.name for c in brought[other]}
+        if difference:
+            message = (
+                f"{other}: its columns differ from those of {first} in {', '.join(sorted(difference))}. "
+                "All files of one delivery that fill a table must bring the same columns."
+            )
+            raise FeedError(message)
+    names = {column.name for column in brought[first]}
+    columns = tuple(column for column in table.columns if column.name in names)
+    return TableSource(table, tuple(files), folder, columns, paths, form)

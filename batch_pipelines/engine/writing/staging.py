@@ -1,0 +1,149 @@
+"""Staging: a delivery's typed rows in temporary tables, each with its place in the source.
+
+What does not fit is looked for there, by queries over all rows at once, and what does is put into the
+target tables from there. Temporary tables are written without WAL, are seen by nobody else, and are
+gone with the session, however that ends.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from batch_pipelines.engine.digests.sql import table_digest
+from batch_pipelines.engine.errors import PublishError
+from batch_pipelines.engine.reading.prefetch import prefetched
+from batch_pipelines.engine.writing.copying import PLACE, copy_placed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from batch_pipelines.engine.catalog import Column
+    from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.reading.chunks import Chunk
+    from batch_pipelines.engine.writing.proof import Proof
+    from batch_pipelines.engine.writing.source import TableSource
+
+BREACHES = sql.Identifier("pg_temp", "batch_pipelines_breaches")
+"""Temporary table of what is wrong with which record; one row a reason."""
+_BARE_BREACHES = sql.Identifier("batch_pipelines_breaches")
+_CREATE_BREACHES = sql.SQL("""
+CREATE TEMPORARY TABLE {name} (
+    source integer, place bigint, sequence integer GENERATED ALWAYS AS IDENTITY, sqlstate text,
+    message text, "column" text, "constraint" text)
+""")
+_CREATE = sql.SQL("CREATE TEMPORARY TABLE {name} ({columns}, {place} bigint)")
+# For the sorts and joins of judging; temporary tables have buffers of their own.
+_ROOM = "SELECT set_config('temp_buffers', '32MB', false), set_config('work_mem', '64MB', false)"
+_PLACES = sql.SQL("SELECT coalesce(sum({place}), 0) FROM {staged}")
+_TAKE_OUT = sql.SQL("""
+DELETE FROM {staged} s USING {breaches} b WHERE b.source = {source} AND b.place = s.{place}
+""")
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A source in its temporary table.
+
+    Attributes:
+        number: Number of the source, from 0.
+        source: The source.
+        name: The quoted name of the temporary table.
+        proof: Its proof.
+    """
+
+    number: int
+    source: TableSource
+    name: sql.Identifier
+    proof: Proof
+
+
+def stage(
+    connection: Connection,
+    proofs: Sequence[Proof],
+    told: Callable[[Iterable[Chunk]], Iterator[Chunk]],
+) -> tuple[Staged, ...]:
+    """Bring sources into temporary tables of this session.
+
+    Args:
+        connection: A connection in autocommit mode.
+        proofs: Watch the sources; their digests are complete afterwards.
+        told: Passes chunks on and tells how far it has come.
+
+    Returns:
+        The staged sources, in the same order.
+
+    Raises:
+        PublishError: What is staged is not what was sent.
+    """
+    connection.execute(_ROOM)
+    connection.execute(_CREATE_BREACHES.format(name=_BARE_BREACHES))
+    staged = []
+    for number, proof in enumerate(proofs):
+        source, bare = proof.source, f"batch_pipelines_staged_{number}"
+        # A temporary table goes to pg_temp by itself; its creation does not take the schema's name.
+        create = _CREATE.format(
+            name=sql.Identifier(bare),
+            columns=_definitions(source.columns),
+            place=sql.Identifier(PLACE),
+        )
+        connection.execute(create)
+        name = sql.Identifier("pg_temp", bare)
+        with proof, closing(prefetched(proof.watch(source.chunks()))) as ahead:
+            places = copy_placed(connection, name, source, told(ahead))
+        _prove_received(connection, proof, name, places)
+        connection.execute(sql.SQL("ANALYZE {}").format(name))
+        staged.append(Staged(number, source, name, proof))
+    return tuple(staged)
+
+
+def take_out(connection: Connection, staged: Staged) -> int:
+    """Delete the staged rows of which something is noted.
+
+    Args:
+        connection: A connection with the staged table.
+        staged: The staged source.
+
+    Returns:
+        How many rows.
+    """
+    query = _TAKE_OUT.format(
+        staged=staged.name,
+        breaches=BREACHES,
+        source=sql.Literal(staged.number),
+        place=sql.Identifier(PLACE),
+    )
+    return connection.execute(query).rowcount
+
+
+def _definitions(columns: Sequence[Column]) -> sql.Composed:
+    """Give the columns as they are read: those outside the closed list of types are text."""
+    return sql.SQL(", ").join(
+        sql.SQL("{} {}").format(
+            sql.Identifier(column.name),
+            # A type's name comes from PostgreSQL's own format_type, which quotes it.
+            sql.SQL("text" if column.wire is None else column.type_name),
+        )
+        for column in columns
+    )
+
+
+def _prove_received(
+    connection: Connection, proof: Proof, name: sql.Identifier, places: int
+) -> None:
+    """Compare what is staged with what was parsed, or good rows could be taken for bad ones.
+
+    And text before PostgreSQL converts it: what it stores in the end may be written otherwise.
+    """
+    columns = [column.name for column in proof.source.columns]
+    received = proof.received if proof.source.as_text else proof.digest
+    total = connection.execute(_PLACES.format(place=sql.Identifier(PLACE), staged=name)).fetchone()
+    if total != (places,) or table_digest(connection, name, columns, sql.SQL("true")) != received:
+        message = (
+            f"{proof.source.table.full_name}: what arrived differs from the source; nothing was "
+            "written. Run again; if it happens again, the machine's memory may be faulty."
+        )
+        raise PublishError(message)

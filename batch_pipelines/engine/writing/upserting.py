@@ -1,0 +1,145 @@
+"""Upsert: staged rows update the rows with their key, or are inserted; what was there is kept first.
+
+Of each row that is overwritten the ledger keeps an image, taken under the lock that holds it until the
+end of the transaction. A row that is inserted meanwhile by somebody else meets the key's own index, and
+the whole transaction begins anew.
+
+A correction takes the place of the batch it supersedes: a row that the earlier one had and this one has
+not goes back to its image, or goes if it had none; the images of the others pass on to this batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from batch_pipelines.engine.catalog import STAMP
+from batch_pipelines.engine.writing.superseding import Put, changes, remove_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.writing.staging import Staged
+
+_STAMP = sql.Identifier(STAMP)
+_LOCK = sql.SQL("""
+SELECT FROM {table} t WHERE EXISTS (SELECT FROM {staged} s WHERE {same_key}) FOR UPDATE
+""")
+_COUNT = sql.SQL("""
+SELECT count(*), count(*) FILTER (WHERE NOT ({any_change})),
+       count(*) FILTER (WHERE t.{stamp} = {old} AND i.id IS NULL),
+       count(*) FILTER (WHERE t.{stamp} = {old} AND i.id IS NULL AND NOT ({any_change}))
+FROM {table} t JOIN {staged} s ON {same_key}
+LEFT JOIN batch_audit.row_before_image i
+    ON i.batch_id = {old} AND i.target_table = {name} AND i.row_key = {row_key}
+""")
+# A row that the superseded batch wrote has no image of its own time: its image, if any, is the earlier
+# one's, and that is inherited below.
+_KEEP_IMAGES = sql.SQL("""
+INSERT INTO batch_audit.row_before_image (batch_id, target_table, row_key, image, previous_batch_id)
+SELECT {new}, {name}, {row_key}, {image}, t.{stamp}
+FROM {table} t JOIN {staged} s ON {same_key} WHERE (t.{stamp} = {old}) IS NOT TRUE
+""")
+_INHERIT_IMAGES = sql.SQL("""
+UPDATE batch_audit.row_before_image i SET batch_id = {new}
+FROM {staged} s WHERE i.batch_id = {old} AND i.target_table = {name} AND i.row_key = {row_key_s}
+""")
+_RESTORE = sql.SQL("""
+UPDATE {table} t SET {restored}, {stamp} = i.previous_batch_id
+FROM batch_audit.row_before_image i
+WHERE i.batch_id = {old} AND i.target_table = {name} AND i.row_key = {row_key} AND t.{stamp} = {old}
+""")
+_UPDATE = sql.SQL("UPDATE {table} t SET {assignments} FROM {staged} s WHERE {same_key}")
+_INSERT = sql.SQL("""
+INSERT INTO {table} ({names}, {stamp})
+SELECT {values}, {new} FROM {staged} s
+WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same_key})
+""")
+
+
+def put_upserted(
+    connection: Connection,
+    staged: Staged,
+    key: Sequence[str],
+    batch_id: str,
+    superseded: str | None,
+) -> Put:
+    """Bring staged rows into their table by key; called inside the publish transaction.
+
+    Args:
+        connection: The publishing connection.
+        staged: The staged rows, judged; no two of them have the same key.
+        key: Columns of the key.
+        batch_id: The stamp.
+        superseded: Id of the batch that is replaced, or None.
+
+    Returns:
+        What happened.
+
+    Raises:
+        PublishError: Rows of the superseded batch that have to go are referred to from elsewhere.
+    """
+    parts = _parts(staged, key, batch_id, superseded)
+    connection.execute(_LOCK.format(**parts))
+    row = connection.execute(_COUNT.format(**parts)).fetchone() or (0, 0, 0, 0)
+    matched, equal, own, own_equal = (int(value) for value in row)
+    connection.execute(_KEEP_IMAGES.format(**parts))
+    removed = 0
+    if superseded is not None:
+        connection.execute(_INHERIT_IMAGES.format(**parts))
+    connection.execute(_UPDATE.format(**parts))
+    inserted = connection.execute(_INSERT.format(**parts)).rowcount
+    if superseded is not None:
+        connection.execute(_RESTORE.format(**parts))
+        removed = remove_missing(connection, staged.source.table, superseded)
+    # Rows that the superseded batch had inserted count as inserted by this one.
+    kept = matched - own
+    unchanged = equal - own_equal
+    return Put(matched + inserted, kept - unchanged, unchanged, removed)
+
+
+def _parts(
+    staged: Staged, key: Sequence[str], batch_id: str, superseded: str | None
+) -> dict[str, Any]:
+    table, columns = staged.source.table, staged.source.columns
+    names = [sql.Identifier(column.name) for column in columns]
+    assigned = [sql.SQL("{0} = s.{0}").format(sql.Identifier(c.name)) for c in columns
+                if c.name not in key]  # fmt: skip
+    stored = [column for column in table.columns if not column.computed]
+
+    def as_json(row: str, columns: Iterable[str]) -> sql.Composed:
+        # Not jsonb_build_object, which takes no more than fifty pairs.
+        chosen = [*columns]
+        values = [sql.SQL("{}.{}::text").format(sql.SQL(row), sql.Identifier(n)) for n in chosen]
+        return sql.SQL("jsonb_object({}::text[], ARRAY[{}]::text[])").format(
+            sql.Literal(chosen), sql.SQL(", ").join(values)
+        )
+
+    return {
+        "table": table.identifier,
+        "name": sql.Literal(table.full_name),
+        "staged": staged.name,
+        "stamp": _STAMP,
+        "new": sql.Literal(batch_id),
+        "old": sql.SQL("{}::uuid").format(sql.Literal(superseded)),
+        "same_key": sql.SQL(" AND ").join(
+            sql.SQL("t.{0} = s.{0}").format(sql.Identifier(n)) for n in key
+        ),
+        "row_key": as_json("t", key),
+        "row_key_s": as_json("s", key),
+        "image": as_json("t", [column.name for column in stored]),
+        "restored": sql.SQL(", ").join(
+            sql.SQL("{0} = (i.image ->> {1})::{2}").format(
+                sql.Identifier(c.name), sql.Literal(c.name), sql.SQL(c.type_name)
+            )
+            for c in stored
+        ),
+        "names": sql.SQL(", ").join(names),
+        "values": sql.SQL(", ").join(sql.SQL("s.{}").format(name) for name in names),
+        "any_change": sql.SQL(" OR ").join(changes(c) for c in columns),
+        "assignments": sql.SQL(", ").join(
+            [*assigned, sql.SQL("{} = {}").format(_STAMP, sql.Literal(batch_id))]
+        ),
+    }
