@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from batch_pipelines.engine.errors import SettingsError
-from batch_pipelines.engine.feeds import load_feeds
+from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.postgres.database import DAGSTER_SCHEMA, dagster_url, open_database
 from batch_pipelines.engine.postgres.migrate import create_tables, upgrade
 

@@ -18,7 +18,7 @@ import pytest
 from dagster._core.definitions.reconstruct import build_reconstructable_job
 
 from batch_pipelines.definitions import build_defs
-from batch_pipelines.engine.feeds import load_feeds
+from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.ledger import batches, proofs
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.postgres.migrate import create_tables, upgrade

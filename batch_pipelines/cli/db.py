@@ -9,7 +9,7 @@ import typer
 
 from batch_pipelines.cli.show import Json, print_json, say
 from batch_pipelines.engine.errors import SettingsError
-from batch_pipelines.engine.feeds import load_feeds
+from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.postgres.database import DATA_DATABASE, embedded_server, open_database
 from batch_pipelines.engine.postgres.migrate import create_tables, downgrade, status, upgrade
 from batch_pipelines.engine.settings import Settings, load_settings

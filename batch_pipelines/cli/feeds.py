@@ -10,7 +10,8 @@ import typer
 from batch_pipelines.cli.show import Json, print_json, print_table, say
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import FeedError
-from batch_pipelines.engine.feeds import Feed, load_feeds
+from batch_pipelines.engine.feed_files import load_feeds
+from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.landing import find_keys
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.settings import load_settings

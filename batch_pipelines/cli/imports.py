@@ -18,7 +18,8 @@ from batch_pipelines.cli.batches import next_command
 from batch_pipelines.cli.rehearse import rehearse_all
 from batch_pipelines.cli.show import Json, complain, console, print_json, say, status
 from batch_pipelines.engine.errors import BatchError, DeliveryError, StageOrderError
-from batch_pipelines.engine.feeds import check_key, find_feed, load_feeds
+from batch_pipelines.engine.feed_files import find_feed, load_feeds
+from batch_pipelines.engine.feeds import check_key
 from batch_pipelines.engine.landing import find_delivery, find_keys
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import proofs

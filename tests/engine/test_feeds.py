@@ -11,14 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from batch_pipelines.engine.errors import DeliveryError, FeedError
-from batch_pipelines.engine.feeds import (
-    PARTITION_KEY,
-    Feed,
-    check_key,
-    find_feed,
-    load_feed,
-    load_feeds,
-)
+from batch_pipelines.engine.feed_files import find_feed, load_feed, load_feeds
+from batch_pipelines.engine.feeds import PARTITION_KEY, Feed, check_key
 from tests.support_engine import feed_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batch_pipelines.engine.errors import BatchError, DeliveryError, FeedError, ThresholdError
-from batch_pipelines.engine.feeds import load_feed
+from batch_pipelines.engine.feed_files import load_feed
 from batch_pipelines.engine.reading import plain
 from batch_pipelines.engine.rehearsal import rehearse
 from tests.engine.test_replay import replay
