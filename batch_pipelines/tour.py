@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _YEAR = 2013
 _RECORDS = 336_776
-_DAMAGED = f"{_YEAR}-12"
+_DAMAGED, _CARELESS = f"{_YEAR}-12", f"{_YEAR}-01"
+_DEPARTURE = ["time_hour", "carrier", "flight", "tailnum", "origin", "dest", "dep_delay"]
 # Whole numbers that have gaps: pandas holds them as floats, a sender would write them whole.
 _WHOLE = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "year", "speed")
 
@@ -72,6 +73,18 @@ def make_deliveries(landing: Path) -> Iterator[Path]:
         content = rows.to_csv(index=False, lineterminator="\n").encode()
         _write(path.with_name(path.name + ".crc32c"), f"{crc32c.crc32c(content):08x}\n".encode())
         yield _write(path, content)
+    yield _write(landing / "departures" / _CARELESS / "departures.csv", _carelessly(flights))
+
+
+def _carelessly(flights: pd.DataFrame) -> bytes:
+    """Write a month as a careless sender would: other signs than usual, and three lines broken."""
+    month = flights[flights["month"] == int(_CARELESS[-2:])]
+    text = month[_DEPARTURE].to_csv(index=False, sep=";", na_rep="NA", lineterminator="\n")
+    lines = text.splitlines()
+    lines[1000] = lines[1000][:20]
+    lines[2000] = lines[2000].rpartition(";")[0] + ";late"
+    lines[3000] = '"' + lines[3000]
+    return ("\n".join(lines) + "\n").encode()
 
 
 def _tour() -> bool:
@@ -113,6 +126,7 @@ def _sum_up(database: Database) -> bool:
     say(f"  public.flights holds {row[0]:,} rows of {row[1]} batches." if row else "")
     say("Look around:")
     say(f"  batch-pipelines show flights/{_DAMAGED}     (or: .venv/bin/batch-pipelines ...)")
+    say("  batch-pipelines import departures        a delivery of which some records do not fit")
     say("  make dev                                 opens Dagster's UI")
     return written == _RECORDS
 

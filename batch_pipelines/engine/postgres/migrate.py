@@ -148,6 +148,8 @@ def downgrade(database: Database, revision: str) -> LedgerStatus:
 def create_tables(connection: Connection, feeds: Iterable[Feed], folder: Path) -> tuple[str, ...]:
     """Run the `ddl:` of every feed any of whose tables is missing.
 
+    One that refers to a table which is not there yet waits for those of the other feeds.
+
     Args:
         connection: A connection to the target database, in autocommit mode.
         feeds: The feeds.
@@ -159,22 +161,34 @@ def create_tables(connection: Connection, feeds: Iterable[Feed], folder: Path) -
     Raises:
         FeedError: A `ddl:` file is missing or PostgreSQL refuses it.
     """
-    done = []
-    for feed in feeds:
-        if feed.ddl is None or all(_exists(connection, t.schema_name, t.name) for t in feed.tables):
-            continue
-        path = folder / feed.ddl
-        try:
-            with connection.transaction():
-                connection.execute(path.read_bytes())
-        except OSError as error:
-            message = f"{path}: `ddl` of feed {feed.feed} cannot be read ({error.strerror})."
-            raise FeedError(message) from None
-        except psycopg.Error as error:
-            primary = error.diag.message_primary
-            message = f"{path}: PostgreSQL refuses it (SQLSTATE {error.sqlstate}): {primary}."
-            raise FeedError(message) from None
-        done.append(feed.feed)
+    done: list[str] = []
+    waiting = [
+        feed
+        for feed in feeds
+        if feed.ddl is not None
+        and not all(_exists(connection, t.schema_name, t.name) for t in feed.tables)
+    ]
+    while waiting:
+        later, refusal = [], None
+        for feed in waiting:
+            path = folder / str(feed.ddl)
+            try:
+                with connection.transaction():
+                    connection.execute(path.read_bytes())
+                done.append(feed.feed)
+            except OSError as error:
+                message = f"{path}: `ddl` of feed {feed.feed} cannot be read ({error.strerror})."
+                raise FeedError(message) from None
+            except psycopg.Error as error:
+                primary = error.diag.message_primary
+                message = f"{path}: PostgreSQL refuses it (SQLSTATE {error.sqlstate}): {primary}."
+                if not isinstance(error, psycopg.errors.UndefinedTable):
+                    raise FeedError(message) from None
+                later.append(feed)
+                refusal = refusal or FeedError(message)
+        if refusal is not None and len(later) == len(waiting):
+            raise refusal
+        waiting = later
     return tuple(done)
 
 

@@ -223,6 +223,16 @@ def test_tables_that_are_missing_are_created_from_the_feeds_sql(
     assert db.execute("SELECT count(*) FROM u").fetchone() == (0,)
 
 
+def test_sql_may_refer_to_the_tables_of_other_feeds(db: Connection, tmp_path: Path) -> None:
+    (tmp_path / "c.sql").write_text("CREATE TABLE c (p int REFERENCES p)")
+    (tmp_path / "p.sql").write_text("CREATE TABLE p (id int PRIMARY KEY)")
+    child = feed_of({"public.c": "*"}, feed="child", ddl="c.sql")
+    parent = feed_of({"public.p": "*"}, feed="parent", ddl="p.sql")
+    with pytest.raises(FeedError, match=r"c\.sql: PostgreSQL refuses it \(SQLSTATE 42P01\)"):
+        create_tables(db, [child], tmp_path)
+    assert create_tables(db, [child, parent], tmp_path) == ("parent", "child")
+
+
 def test_sql_that_postgresql_refuses_creates_nothing(database18: Database, tmp_path: Path) -> None:
     (tmp_path / "t.sql").write_text("CREATE TABLE first (a int);\nCREATE TABLE t (a nonsense);\n")
     feed = feed_of({"public.t": "*"}, ddl="t.sql")
