@@ -11,7 +11,7 @@ dev: $(READY)  ## Dagster's UI, with sensors running, until Ctrl+C.
 	@$(BIN)/batch-pipelines dev
 
 test: $(READY) check  ## Everything that must hold.
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4
 
 check: $(READY)
 	$(BIN)/ruff format --check .

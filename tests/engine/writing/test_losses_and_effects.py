@@ -55,7 +55,8 @@ def test_a_text_is_stored_whole_or_set_aside(
         *(Bad("t.csv", record, sqlstate, "v") for record in (3, 4)),
     )
     assert "record 3 (line 4), column v: " in said
-    assert bad not in said
+    # An id may hold such characters by chance.
+    assert bad not in said.replace(here.newest().batch_id, "")
     assert here.count("SELECT count(v) FROM public.t") == 1
 
 
