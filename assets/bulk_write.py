@@ -62,6 +62,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
                 "updated": each.updated,
                 "unchanged": each.unchanged,
                 "rejected": each.rejected,
+                "skipped": each.skipped,
                 "removed": each.removed,
             }
             for each in result.tables

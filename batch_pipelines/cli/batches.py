@@ -115,10 +115,10 @@ def show(
         )  # fmt: skip
     if tables:
         print_table(
-            "Balance: inserted + updated + unchanged + rejected = records",
-            ["table", "records", "inserted", "updated", "unchanged", "rejected", "removed"],
+            "Balance: inserted + updated + unchanged + rejected + skipped = records",
+            ["table", "records", "inserted", "updated", "unchanged", "rejected", "skipped", "removed"],
             [[t.target_table, t.source_records, t.inserted, t.updated, t.unchanged, t.rejected,
-              t.removed]
+              t.skipped, t.removed]
              for t in tables],
         )  # fmt: skip
     print_reasons(reasons)

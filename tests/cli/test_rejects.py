@@ -116,7 +116,7 @@ def test_show_and_batches_count_rejects(cli: Cli, shop: Shop) -> None:
     batch_id = load_some(shop, cli)
     shown = cli("show", batch_id)
     cells = [line.split() for line in shown.out.splitlines()]
-    assert ["public.orders", "9", "5", "0", "0", "4", "0"] in cells
+    assert ["public.orders", "9", "5", "0", "0", "4", "0", "0"] in cells
     assert "orders_customer_fkey" in shown.out
     assert shown.out.splitlines()[-1] == f"Next: batch-pipelines rejects {batch_id[:8]}"
     assert len(cli("show", batch_id, "--json").json["rejects"]) == 4
