@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # At most so many rows at a time, and fewer of wide ones: some 4 MB, like a block of CSV.
 BATCH_ROWS: Final = 32_768
 _BATCH_BYTES: Final = 4_000_000
+# A column of a row group is read in parts of this size, and not as a whole: row groups may be large.
+_PAGE_BYTES: Final = 128 * 1024
 
 
 def parquet_names(path: Path) -> list[str]:
@@ -90,7 +92,7 @@ def read_raw_parquet(path: Path, records: Iterable[int]) -> Iterator[Raw]:
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, pre_buffer=False)
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PAGE_BYTES)
     except (pa.ArrowException, OSError):
         message = f"{path.name}: not a whole Parquet file. Deliver it again."
         raise DeliveryError(message) from None
