@@ -99,12 +99,35 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
                 "balance": table(balance),
                 **_rejected(result),
                 "row_digests": table(digests),
+                **_signatures(result),
                 **({"rows_per_second": round(rows / result.seconds)} if result.worked else {}),
                 **({"superseded": result.superseded} if result.superseded else {}),
             }
         )
 
     return _bulk_write
+
+
+def _signatures(result: BulkWriteResult) -> dict[str, RawMetadataValue]:
+    """Tell of column signatures: each, and how many different ones the tables have."""
+    variants = {
+        name: len({tuple(s.columns) for s in result.signatures if s.target_table == name})
+        for name in sorted({s.target_table for s in result.signatures})
+    }
+    rows: list[dict[str, Cell]] = [
+        {
+            "table": each.target_table,
+            "columns": ", ".join(each.columns),
+            "entries": each.entries,
+            "written": "together" if each.bulk else "singly",
+            "statements": each.statements,
+            "fallback": each.fallback,
+            "seconds": round(each.seconds, 6),
+        }
+        for each in result.signatures
+    ]
+    varied = ", ".join(f"{name}: {number}" for name, number in variants.items())
+    return {"signatures": table(rows), "schema_variation": varied} if rows else {}
 
 
 def _rejected(result: BulkWriteResult) -> dict[str, RawMetadataValue]:

@@ -78,13 +78,14 @@ def show(
         staged = files.of_batch(connection, found.batch_id)
         checksums = files.checksums(connection, found.batch_id)
         tables = proofs.tables(connection, found.batch_id)
+        signatures = proofs.signatures(connection, found.batch_id)
         reasons = quarantine.summary(connection, found.batch_id)
         validations = proofs.validations(connection, found.batch_id)
         archive = proofs.archive(connection, found.batch_id)
     if json:
         print_json({
             "batch": found, "runs": runs, "stages": stages, "files": staged,
-            "checksums": checksums, "tables": tables, "rejects": reasons,
+            "checksums": checksums, "tables": tables, "signatures": signatures, "rejects": reasons,
             "validations": validations, "archive": archive, "last_attempt": last,
             "next": next_command(found, archived=archive is not None),
         })  # fmt: skip
@@ -121,6 +122,7 @@ def show(
               t.skipped, t.removed]
              for t in tables],
         )  # fmt: skip
+    _print_signatures(signatures, len(tables))
     print_reasons(reasons)
     for validation in validations:
         failed = [check for check in validation.checks if check.status != "SUCCESS"]
@@ -178,6 +180,18 @@ def print_reasons(reasons: Sequence[RejectCount]) -> None:
         )  # fmt: skip
     if len(reasons) > _REASONS:
         say(f"and {len(reasons) - _REASONS:,} more reasons")
+
+
+def _print_signatures(signatures: Sequence[proofs.Signature], tables: int) -> None:
+    """Print how rows were grouped and written, where it is more than one statement a table."""
+    if len(signatures) > tables or not all(s.bulk for s in signatures):
+        print_table(
+            "Column signatures: rows that brought the same columns and were written alike",
+            ["table", "columns", "rows", "together", "statements", "fallback", "seconds"],
+            [[s.target_table, ", ".join(s.columns), s.entries, s.bulk, s.statements, s.fallback,
+              s.seconds]
+             for s in signatures],
+        )  # fmt: skip
 
 
 @contextmanager

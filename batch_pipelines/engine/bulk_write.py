@@ -15,12 +15,12 @@ from batch_pipelines.engine.restaging import restage
 from batch_pipelines.engine.work import batch_for, batch_to_replay, recorded
 from batch_pipelines.engine.writing.loading import load
 from batch_pipelines.engine.writing.publishing import Publication
-from batch_pipelines.engine.writing.source import table_source
+from batch_pipelines.engine.writing.source import sources_of
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.catalog import Column, TableInfo
     from batch_pipelines.engine.ledger.batches import Batch
-    from batch_pipelines.engine.ledger.proofs import TableBalance
+    from batch_pipelines.engine.ledger.proofs import Signature, TableBalance
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.work import Work
     from batch_pipelines.engine.writing.source import TableSource
@@ -38,6 +38,7 @@ class BulkWriteResult:
         rejects: How many records each reason holds back.
         superseded: Id of the batch whose rows it replaced, or None.
         seconds: Time it took.
+        signatures: How its rows were grouped and written.
     """
 
     batch: Batch
@@ -47,6 +48,7 @@ class BulkWriteResult:
     rejects: tuple[rejects.RejectCount, ...]
     superseded: str | None
     seconds: float
+    signatures: tuple[Signature, ...] = ()
 
 
 def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> BulkWriteResult:
@@ -91,6 +93,7 @@ def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> B
         tuple(rejects.summary(connection, origin)),
         superseded,
         time.perf_counter() - began,
+        tuple(proofs.signatures(connection, origin)),
     )
 
 
@@ -111,7 +114,9 @@ def _replay(connection: Connection, work: Work, batch: Batch) -> None:
     for source in _sources(connection, work, batch):
         only = {}
         for file in source.files:
-            waiting = rejects.left_out(connection, batch.batch_id, file.file_name, skipped=False)
+            waiting = rejects.left_out(
+                connection, batch.batch_id, file.file_name, source.table.full_name, skipped=False
+            )
             source.require_places(file, waiting)
             only[file.file_name] = waiting.records
         if any(len(numbers) for numbers in only.values()):
@@ -145,9 +150,4 @@ def _sources(connection: Connection, work: Work, batch: Batch) -> tuple[TableSou
         if not (folder / file.file_name).exists():
             message = f"{file.file_name}: its staged copy is gone. Run the whole partition again."
             raise DeliveryError(message)
-    sources = []
-    for table in read_tables(connection, work.feed):
-        own = [file for file in staged if file.target_table == table.full_name]
-        if own:
-            sources.append(table_source(table, own, folder, work.feed.format))
-    return tuple(sources)
+    return tuple(sources_of(read_tables(connection, work.feed), staged, folder, work.feed))

@@ -35,8 +35,14 @@ WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p') AND a.attnam
 """
 _COLUMNS = """
 SELECT a.attname, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
-       a.attnotnull OR t.typnotnull, a.atthasdef OR a.attidentity <> '', a.attgenerated <> '',
+       a.attnotnull OR t.typnotnull, a.atthasdef OR a.attidentity <> '' OR t.typdefaultbin IS NOT NULL,
+       a.attgenerated <> '',
        a.attidentity = 'a',
+       CASE WHEN a.attidentity <> '' THEN format('nextval(%%L::regclass)', pg_get_serial_sequence(
+            a.attrelid::regclass::text, a.attname))
+       ELSE coalesce((SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
+                      WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum),
+                     pg_get_expr(t.typdefaultbin, 0)) END,
        (WITH RECURSIVE base AS (
             SELECT t.oid, t.typtype, t.typbasetype
             UNION ALL
@@ -110,6 +116,7 @@ class Column:
         computed: Whether PostgreSQL alone writes it (generated, identity ALWAYS).
         max_length: Characters a varchar(n) takes, else None.
         second_digits: Digits behind the second that a time(n) or timestamp(n) takes, else None.
+        default_sql: The expression of its default, as PostgreSQL writes it, or None.
     """
 
     name: str
@@ -121,6 +128,7 @@ class Column:
     computed: bool
     max_length: int | None = None
     second_digits: int | None = None
+    default_sql: str | None = None
 
 
 @dataclass(frozen=True)
@@ -268,6 +276,7 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
         default,
         generated,
         always,
+        default_sql,
         base_type,
     ) in _rows(connection, _COLUMNS, (oid,)):
         if attname == STAMP:
@@ -285,6 +294,7 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
                 # A varchar's type modifier is its length and the 4 bytes of a header.
                 typmod - 4 if type_oid == _VARCHAR and typmod > 0 else None,
                 typmod if type_oid in _TIMES and typmod >= 0 else None,
+                default_sql,
             )
         )
     if not stamped:

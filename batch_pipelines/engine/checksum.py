@@ -17,7 +17,13 @@ from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, files
 from batch_pipelines.engine.ledger.files import Checksum
-from batch_pipelines.engine.reading.count import CsvScan, records_of
+from batch_pipelines.engine.reading.count import (
+    CsvScan,
+    LineScan,
+    records_by_table,
+    records_of,
+    scan_of,
+)
 from batch_pipelines.engine.reading.plain import Unpacking, is_plain
 from batch_pipelines.engine.work import batch_for, recorded
 
@@ -83,6 +89,8 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
     }
     found: list[Checksum] = []
     counts: dict[str, int] = {}
+    by_table: dict[str, dict[str, int]] = {}
+    routes = work.feed.routes
     folder, form = work.staged_source(batch.batch_id), work.feed.format
     unpacking = Unpacking(folder, work.feed)
     for file in files.of_batch(connection, batch.batch_id):
@@ -91,7 +99,7 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
             message = f"{path}: the staged copy is gone. Run the whole partition, from ingest."
             raise DeliveryError(message)
         # What is read as it was delivered is counted on the way.
-        scan = CsvScan(form, file.format) if is_plain(folder, file, form) else None
+        scan = scan_of(form, file.format) if is_plain(folder, file, form) else None
         found += _read(path, file, seen, scan)
         if all(c.status == "valid" for c in found):
             plain = unpacking.readable(file)
@@ -100,6 +108,8 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
                 if scan is None
                 else scan.records(file.file_name)
             )
+            if routes:
+                by_table[file.file_name] = records_by_table(plain, routes)
     # The findings are kept even where they fail the batch: they are the reason.
     files.audit(connection, batch.batch_id, found)
     problems = [c.error_details for c in found if c.error_details and c.entity_type == "file"]
@@ -110,12 +120,12 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
         raise DeliveryError(message)
     work.feed.limits.check(work.name, records=sum(counts.values()))
     with connection.transaction():
-        files.record_records(connection, batch.batch_id, counts)
+        files.record_records(connection, batch.batch_id, counts, by_table)
         batches.record_source_records(connection, batch.batch_id, sum(counts.values()))
 
 
 def _read(
-    path: Path, file: ImportFile, seen: Mapping[str, int], scan: CsvScan | None
+    path: Path, file: ImportFile, seen: Mapping[str, int], scan: CsvScan | LineScan | None
 ) -> Iterator[Checksum]:
     """Read a staged file once: chunks against ingest, the file against ingest and sender."""
     crc = size = 0

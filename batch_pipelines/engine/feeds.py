@@ -10,17 +10,20 @@ import fnmatch
 import re
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import pydantic
 
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.formats import DEFAULT, Format
+from batch_pipelines.engine.routes import Route
 
 # Dagster takes any string as a partition key, '' and newlines and '...' included; a key is also a
 # folder name, a part of an archive's name and a word on a command line, so it is kept to these.
 PARTITION_KEY = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.=+-]{0,99}")
 PLACEHOLDER = "{batch}"
+EVERY_TABLE: Final = "*"
+"""Stands for a file's table where each of its lines says its own."""
 _WILD = frozenset("*?[")
 _SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")
 _ALL = 100
@@ -86,8 +89,9 @@ class Table(_Part):
     Attributes:
         table: Its name with schema, as in `public.flights`.
         files: Pattern of the delivery's file names that fill it.
+        match: Of JSON lines with a `table_field`, what that says in the lines of this table.
         write: `insert` rows, or `upsert`: a row whose key the table has is updated, in the columns that
-            the delivery brings, and an image of it is kept.
+            the delivery brings, and an image of it is kept. Or insert each by an `individual` statement.
         key: Columns of the key by which rows are upserted; the primary key by default.
         conflict: What becomes of a record whose key is taken, by a row of the table or by an earlier
             record: `quarantine`, `skip` (set aside too, but counted as skipped and held against no
@@ -100,8 +104,12 @@ class Table(_Part):
     files: str = pydantic.Field(
         default="*", description="file names of the delivery that fill this table"
     )
-    write: Literal["insert", "upsert"] = pydantic.Field(
-        default="insert", description="insert rows, or update those with the same key"
+    match: str | None = pydantic.Field(
+        default=None, description="what `format.table_field` says in the lines of this table"
+    )
+    write: Literal["insert", "upsert", "individual"] = pydantic.Field(
+        default="insert",
+        description="insert rows, update those with the same key, or insert one by one",
     )
     key: tuple[str, ...] = pydantic.Field(
         default=(), description="columns by which rows are upserted; the primary key by default"
@@ -227,6 +235,7 @@ class Feed(_Part):
         format: How the files are written.
         thresholds: How much of a batch may be set aside.
         limits: What a delivery may be at most.
+        bulk_minimum: Rows of one column signature, below which each is inserted by itself.
         identity: Whether the same content under another partition key is a duplicate (`feed`) or
             a delivery of its own (`partition`).
         ddl: SQL file beside the feed file that creates its tables where they are missing.
@@ -247,6 +256,9 @@ class Feed(_Part):
         default=Thresholds(), description="how much of a batch may be set aside"
     )
     limits: Limits = pydantic.Field(default=Limits(), description="what a delivery may be at most")
+    bulk_minimum: int = pydantic.Field(
+        default=0, ge=0, description="rows of one column signature that are written at once"
+    )
     identity: Literal["partition", "feed"] = pydantic.Field(
         default="partition", description="where the same content counts as a duplicate"
     )
@@ -269,7 +281,11 @@ class Feed(_Part):
         if len(set(names)) < len(names):
             message = "a table stands twice; one entry with a wider pattern does it"
             raise ValueError(message)
-        if len(names) > 1 and any(table.files == "*" for table in value):
+        matches = [table.match for table in value if table.match is not None]
+        if len(set(matches)) < len(matches):
+            message = "a `match:` stands twice; each table needs its own"
+            raise ValueError(message)
+        if not matches and len(names) > 1 and any(table.files == "*" for table in value):
             message = "with more than one table each needs its own `files:` pattern"
             raise ValueError(message)
         return value
@@ -279,7 +295,49 @@ class Feed(_Part):
         if isinstance(self.format.header, tuple) and len(self.tables) > 1:
             message = "`format.header` names the columns of one table; the feed has several"
             raise ValueError(message)
+        by_line = self.format.table_field is not None
+        if any((table.match is not None) != by_line for table in self.tables):
+            message = "`format.table_field` and a `match:` in each of the tables go together"
+            raise ValueError(message)
         return self
+
+    def target_of(self, file_name: str) -> str:
+        """Say which table a file of a delivery fills.
+
+        Args:
+            file_name: Name of the file without its folder.
+
+        Returns:
+            The table's name, or `EVERY_TABLE` where each line says its own.
+
+        Raises:
+            DeliveryError: It matches no table, or several.
+        """
+        by_line = self.format.table_field is not None
+        return EVERY_TABLE if by_line else self.table_of(file_name).table
+
+    def route(self, full_name: str) -> Route | None:
+        """Say which lines are a table's.
+
+        Args:
+            full_name: The table's name with schema.
+
+        Returns:
+            The route, or None where a file is of one table.
+        """
+        return self.routes.get(full_name)
+
+    @property
+    def routes(self) -> dict[str, Route]:
+        """The routes of all tables by their names; none where a file is of one table."""
+        field = self.format.table_field
+        if field is None:
+            return {}
+        matches = {table.table: table.match or "" for table in self.tables}
+        return {
+            name: Route(field, own, frozenset(matches.values()) - {own}, place == 0)
+            for place, (name, own) in enumerate(matches.items())
+        }
 
     def table_of(self, file_name: str) -> Table:
         """Say which table a file of a delivery fills.

@@ -39,6 +39,8 @@ _SIGN = {"type": "string", "minLength": 1, "maxLength": 1}
 class Format(pydantic.BaseModel):
     r"""How the files of a feed are written; of Parquet only `columns` and `ignore_columns` count.
 
+    Of JSON lines also `encoding`, `decimal`, `dates`, `timestamps` and the last two.
+
     Attributes:
         delimiter: Between two fields; without, a tab for TSV and a comma for CSV.
         quote: Around a field, or None where nothing is quoted.
@@ -52,6 +54,9 @@ class Format(pydantic.BaseModel):
         dates, timestamps: Pattern of `strptime`; without, ISO 8601.
         columns: The table's name of each column that has another one in the file.
         ignore_columns: Columns of the file that are not loaded.
+        table_field: Of JSON lines, the key whose value says for which table a line is.
+        individual_field: Of JSON lines, the key whose value `true` has a record written by a
+            statement of its own.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -94,6 +99,12 @@ class Format(pydantic.BaseModel):
     )
     ignore_columns: tuple[str, ...] = pydantic.Field(
         default=(), description="columns of the file that are not loaded"
+    )
+    table_field: Name | None = pydantic.Field(
+        default=None, description="JSON lines: the key that says a line's table"
+    )
+    individual_field: Name | None = pydantic.Field(
+        default=None, description="JSON lines: the key that has a record written by itself"
     )
 
     @pydantic.field_validator("delimiter", mode="before")

@@ -13,6 +13,7 @@ import crc32c
 
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
+from batch_pipelines.engine.feeds import EVERY_TABLE
 from batch_pipelines.engine.landing import MANIFEST
 from batch_pipelines.engine.ledger import files
 from batch_pipelines.engine.ledger.files import Checksum, ImportFile
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.promises import Promise
     from batch_pipelines.engine.work import Work
 
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+FORMATS = {
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
+}  # fmt: skip
 
 
 def take_in(
@@ -54,8 +57,14 @@ def take_in(
     folder.mkdir(parents=True)
     staged, checksums = [], []
     for path in delivery.data:
-        table = work.feed.table_of(path.name)
+        target = work.feed.target_of(path.name)
         file_format, compression = _kind(path)
+        if target == EVERY_TABLE and file_format != "jsonl":
+            message = (
+                f"{path}: the feed has a `table_field`, which only JSON lines have. "
+                "Deliver *.jsonl, or give each table its `files:` pattern."
+            )
+            raise DeliveryError(message)
         size, crc, sha256, seen = _copy(path, folder / path.name)
         checksums += seen
         promise = promises.get(path.name)
@@ -69,7 +78,7 @@ def take_in(
         staged.append(
             ImportFile(
                 file_name=path.name,
-                target_table=table.table,
+                target_table=target,
                 size=size,
                 format=file_format,
                 compression=compression,
@@ -81,7 +90,7 @@ def take_in(
         )
     filled = {file.target_table for file in staged}
     for table in work.feed.tables:
-        if table.table not in filled:
+        if EVERY_TABLE not in filled and table.table not in filled:
             message = (
                 f"{work.name}: the delivery has no file {table.files} for {table.table}. "
                 "Deliver it too: what a delivery does not bring would be taken for removed."
@@ -102,8 +111,8 @@ def _kind(path: Path) -> tuple[str, str | None]:
         suffix = PurePath(only_member(path).filename).suffix.lower()
     if suffix not in FORMATS:
         message = (
-            f"{path}: format {suffix!r} is not known; there are {', '.join(FORMATS)}, and the first "
-            f"two of them with {', '.join(COMPRESSIONS)} behind them."
+            f"{path}: format {suffix!r} is not known; there are {', '.join(FORMATS)}, and all but the "
+            f"last with {', '.join(COMPRESSIONS)} behind them."
         )
         raise DeliveryError(message)
     if compression and FORMATS[suffix] == "parquet":

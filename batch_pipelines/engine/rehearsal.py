@@ -17,11 +17,11 @@ from batch_pipelines.engine.intake import take_in
 from batch_pipelines.engine.landing import find_delivery
 from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.promises import read_promises
-from batch_pipelines.engine.reading.count import records_of
+from batch_pipelines.engine.reading.count import records_by_table, records_of
 from batch_pipelines.engine.reading.plain import Unpacking
 from batch_pipelines.engine.writing.loading import load
 from batch_pipelines.engine.writing.publishing import Publication
-from batch_pipelines.engine.writing.source import table_source
+from batch_pipelines.engine.writing.source import sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,9 +89,12 @@ def _publication(connection: Connection, work: Work) -> Publication:
     staged, _ = take_in(work, work.run_id, delivery, read_promises(delivery))
     folder = work.staged_source(work.run_id)
     form, unpacking = work.feed.format, Unpacking(folder, work.feed)
-    counted = [
-        replace(f, records=records_of(unpacking.readable(f), f.format, form)) for f in staged
-    ]
+    counted = []
+    for file in staged:
+        plain, routes = unpacking.readable(file), work.feed.routes
+        records = records_of(plain, file.format, form)
+        by_table = records_by_table(plain, routes) if routes else None
+        counted.append(replace(file, records=records, table_records=by_table))
     work.feed.limits.check(work.name, records=sum(f.records or 0 for f in counted))
     for file in counted:
         if file.expected_crc32c not in {None, file.crc32c}:
@@ -100,11 +103,7 @@ def _publication(connection: Connection, work: Work) -> Publication:
                 f"{file.expected_crc32c:08x}. Deliver what is right."
             )
             raise DeliveryError(message)
-    sources = [
-        table_source(table, own, folder)
-        for table in read_tables(connection, work.feed)
-        if (own := [file for file in counted if file.target_table == table.full_name])
-    ]
+    sources = sources_of(read_tables(connection, work.feed), counted, folder, work.feed)
     superseded = batches.in_force(connection, work.feed.feed, work.key)
     work.staged_digests(work.run_id).mkdir()
     return Publication(

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
         home: Folder of embedded data, staging, archive and Dagster home.
         feeds: Folder of the feed files. Its parent is where a feed's relative paths start.
         lease_seconds: How long a batch stays ours without a sign of life, in seconds.
+        bulk: Whether many rows are inserted by one statement; `off` inserts each by itself, to debug.
     """
 
     model_config = SettingsConfigDict(env_prefix="BATCH_PIPELINES_", frozen=True, extra="ignore")
@@ -35,6 +36,7 @@ class Settings(BaseSettings):
     home: Path = Path(".batch-pipelines")
     feeds: Path = Path("feeds")
     lease_seconds: float = pydantic.Field(default=60.0, gt=0)
+    bulk: bool = True
 
     @pydantic.field_validator("database_url", "dagster_url", mode="before")
     @classmethod

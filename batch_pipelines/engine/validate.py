@@ -21,7 +21,6 @@ from batch_pipelines.engine.ledger import batches, files, proofs, rejects
 from batch_pipelines.engine.ledger.proofs import Check, TableValidation
 from batch_pipelines.engine.reading.aggregates import (
     SecondReader,
-    source_columns,
     target_aggregates,
     target_statement,
 )
@@ -110,13 +109,14 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
     folder = work.staged_source(batch.batch_id)
     failed: list[str] = []
     for table in read_tables(connection, work.feed):
-        own = [file for file in staged if file.target_table == table.full_name]
+        own = [part for file in staged if (part := file.of_table(table.full_name)) is not None]
         if not own:
             continue
         log = proofs.open_validation(connection, batch.batch_id, work.run_id, table.full_name)
         try:
             _require_copies(own, folder)
-            source = table_source(table, own, folder, work.feed.format)
+            route = work.feed.route(table.full_name)
+            source = table_source(table, own, folder, work.feed.format, route)
             found = _validate_table(connection, source, batch)
         except Exception as error:
             proofs.abandon_validation(connection, log, explain(error))
@@ -174,7 +174,7 @@ def _checks(
     pool: ThreadPoolExecutor,
 ) -> Iterator[Check]:
     key = source.table.primary_key
-    if not set(key) <= {column.name for column in source.columns}:
+    if not set(key) <= {column.name for column in source.told}:
         key = ()
     source_totals = pool.submit(reader.aggregates)
     source_twice = pool.submit(reader.duplicate_keys, key) if key else None
@@ -191,27 +191,29 @@ def _checks(
     wanted_totals = source_totals.result()
 
     yield count.answer(connection, "record_count", reader.records(), counted)
-    yield from _schema_checks(connection, source)
+    yield from _schema_checks(connection, source, reader)
     if source_twice is not None:
         twice, found = _Question.ask(
             connection, _TWICE.format(**own, key=sql.SQL(", ").join(map(sql.Identifier, key)))
         )
         yield twice.answer(connection, "key_uniqueness", source_twice.result(), found)
-    for column in source.columns:
+    for column in source.told:
         # One scan answers for all columns; the statement kept with each is for that one alone.
         alone = _Question(target_statement(source, [column], batch.batch_id), totals_took)
         wanted, actual = str(wanted_totals[column.name]), str(target_totals[column.name])
         yield alone.answer(connection, f"aggregates.{column.name}", wanted, actual)
 
 
-def _schema_checks(connection: Connection, source: TableSource) -> Iterator[Check]:
+def _schema_checks(
+    connection: Connection, source: TableSource, reader: SecondReader
+) -> Iterator[Check]:
     began = time.perf_counter()
     table = source.table.identifier.as_string(connection)
     query = sql.SQL(_COLUMNS).format(table=sql.Literal(table))
     present = {str(row[0]) for row in connection.execute(query).fetchall()}
     question = _Question(query, time.perf_counter() - began)
     for file in source.files:
-        wanted = sorted(source_columns(source, file))
+        wanted = sorted(reader.columns(file))
         found = sorted(name for name in wanted if name in present)
         yield question.answer(connection, f"schema.{file.file_name}", wanted, found)
 

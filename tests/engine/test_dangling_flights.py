@@ -46,9 +46,9 @@ def deliver_year(landing: Path, work: Path) -> None:
     landing.mkdir(parents=True)
     months: list[Path] = []
     for file in make_deliveries(work):
-        if file.suffix == ".csv":
+        if file.name == "flights.csv":
             months.append(file)
-        else:
+        elif file.suffix == ".parquet":
             file.rename(landing / file.name)
     with (landing / "flights.csv").open("wb") as year:
         for number, month in enumerate(sorted(months)):

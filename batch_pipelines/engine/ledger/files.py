@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from dataclasses import replace as changed
 from typing import TYPE_CHECKING
 
 import crc32c
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from batch_pipelines.engine.postgres.database import Connection
 
@@ -25,7 +27,7 @@ class ImportFile:
 
     Attributes:
         file_name: Its name, without folder.
-        target_table: The table it fills.
+        target_table: The table it fills, or `*` where each of its lines says its own.
         size: In bytes.
         format: `csv` or `parquet`.
         compression: None where it is not compressed.
@@ -34,6 +36,7 @@ class ImportFile:
         expected_crc32c: What the sender promised, or None.
         expected_source: Where that stood: `manifest` or `sidecar`.
         records: How many, counted without the loading parser; None until `checksum` has run.
+        table_records: How many of each table, where each line says its own.
     """
 
     file_name: str
@@ -46,6 +49,23 @@ class ImportFile:
     expected_crc32c: int | None
     expected_source: str | None
     records: int | None = None
+    table_records: dict[str, int] | None = None
+
+    def of_table(self, table: str) -> ImportFile | None:
+        """Give what the file brings for a table.
+
+        Args:
+            table: The table's name with schema.
+
+        Returns:
+            The file, with the number of the table's records; None where it does not fill the table.
+        """
+        if self.target_table == table:
+            return self
+        if self.target_table != "*":
+            return None
+        records = None if self.table_records is None else self.table_records.get(table, 0)
+        return changed(self, target_table=table, records=records)
 
 
 @dataclass(frozen=True)
@@ -103,10 +123,13 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _FILES = """
 SELECT file_name, target_table, size, format, compression, crc32c, sha256, expected_crc32c,
-       expected_source, records
+       expected_source, records, table_records
 FROM batch_audit.import_file WHERE batch_id = %s ORDER BY file_name
 """
-_COUNTED = "UPDATE batch_audit.import_file SET records = %s WHERE batch_id = %s AND file_name = %s"
+_COUNTED = """
+UPDATE batch_audit.import_file SET records = %s, table_records = %s
+WHERE batch_id = %s AND file_name = %s
+"""
 _AUDIT = """
 INSERT INTO batch_audit.crc32_audit (batch_id, entity_type, entity_id, computed_crc32,
     expected_crc32, expected_source, status, bytes_processed, processing_time_ms, throughput_mbps,
@@ -138,7 +161,7 @@ def replace(connection: Connection, batch_id: str, files: Iterable[ImportFile]) 
     """Write down the files of a batch, in place of what an earlier try of ingest left."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(_FORGET, (batch_id,))
-        cursor.executemany(_ADD, [(batch_id, *astuple(file)) for file in files])
+        cursor.executemany(_ADD, [(batch_id, *astuple(file)[:-1]) for file in files])
 
 
 def of_batch(connection: Connection, batch_id: str) -> list[ImportFile]:
@@ -147,10 +170,19 @@ def of_batch(connection: Connection, batch_id: str) -> list[ImportFile]:
         return cursor.execute(_FILES, (batch_id,)).fetchall()
 
 
-def record_records(connection: Connection, batch_id: str, counts: dict[str, int]) -> None:
-    """Keep how many records each file has."""
+def record_records(
+    connection: Connection,
+    batch_id: str,
+    counts: Mapping[str, int],
+    by_table: Mapping[str, Mapping[str, int]],
+) -> None:
+    """Keep how many records each file has, and of each table where its lines say their own."""
+    rows = [
+        (n, Jsonb({**by_table[name]}) if name in by_table else None, batch_id, name)
+        for name, n in counts.items()
+    ]
     with connection.cursor() as cursor:
-        cursor.executemany(_COUNTED, [(n, batch_id, name) for name, n in counts.items()])
+        cursor.executemany(_COUNTED, rows)
 
 
 def audit(connection: Connection, batch_id: str, checksums: Iterable[Checksum]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from psycopg.rows import class_row, scalar_row
@@ -11,6 +11,8 @@ from psycopg.types.json import Jsonb
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Sequence
+
+    import psycopg
 
     from batch_pipelines.engine.postgres.database import Connection
 
@@ -24,8 +26,9 @@ class TableBalance:
     `inserted + updated + unchanged + rejected + skipped + superseded_within` equals
     `source_records`; `removed` are rows of the superseded batch that were deleted.
     `columns` is what the digest covers. `normalised` columns arrived as text, proven by a digest of
-    their own, and were stored by PostgreSQL's conversion. `isolation_statements` were tried to find
-    single bad records by halving.
+    their own, and were stored by PostgreSQL's conversion. Of `filled` columns some records took the
+    default, which no digest covers. `isolation_statements` were tried to find single bad records by
+    halving.
     """
 
     target_table: str
@@ -42,6 +45,24 @@ class TableBalance:
     digest_sum: int
     digest_moment: int
     isolation_statements: int
+    filled: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Rows of a batch that brought the same columns and were written alike.
+
+    `bulk` says whether one statement wrote all of them; `fallback`, whether the table refused them
+    together, so that single bad records were searched for.
+    """
+
+    target_table: str
+    columns: list[str]
+    entries: int
+    bulk: bool
+    statements: int
+    fallback: bool
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -112,8 +133,8 @@ _FORGET_CHUNKS = "DELETE FROM batch_audit.row_digest WHERE batch_id = %s"
 _ADD_TABLE = """
 INSERT INTO batch_audit.batch_table (batch_id, target_table, source_records, inserted, updated,
     unchanged, rejected, skipped, superseded_within, removed, columns, normalised, digest_sum,
-    digest_moment, isolation_statements)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    digest_moment, isolation_statements, filled)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _ADD_CHUNK = """
 INSERT INTO batch_audit.row_digest (batch_id, target_table, file_name, chunk, first_record, records,
@@ -138,8 +159,18 @@ WHERE batch_id = %(batch_id)s AND target_table = %(target_table)s AND file_name 
 _TABLES = """
 SELECT target_table, source_records, inserted, updated, unchanged, rejected, skipped,
        superseded_within, removed, columns, normalised, digest_sum, digest_moment,
-       isolation_statements
+       isolation_statements, filled
 FROM batch_audit.batch_table WHERE batch_id = %s ORDER BY target_table
+"""
+_FORGET_SIGNATURES = "DELETE FROM batch_audit.batch_signature WHERE batch_id = %s"
+_ADD_SIGNATURE = """
+INSERT INTO batch_audit.batch_signature (batch_id, target_table, columns, entries, bulk, statements,
+    fallback, seconds)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+"""
+_SIGNATURES = """
+SELECT target_table, columns, entries, bulk, statements, fallback, seconds
+FROM batch_audit.batch_signature WHERE batch_id = %s ORDER BY target_table, id
 """
 _OPEN_LOG = """
 INSERT INTO batch_audit.validation_log (batch_id, run_id, target_table, status)
@@ -178,11 +209,14 @@ def record_publish(
     batch_id: str,
     tables: Iterable[TableBalance],
     chunks: Iterable[ChunkDigest],
+    signatures: Iterable[Signature],
 ) -> None:
-    """Keep balance and digests; called inside the publish transaction."""
+    """Keep balance, digests and signatures; called inside the publish transaction."""
     with connection.cursor() as cursor:
         cursor.execute(_FORGET_TABLES, (batch_id,))
         cursor.execute(_FORGET_CHUNKS, (batch_id,))
+        cursor.execute(_FORGET_SIGNATURES, (batch_id,))
+        _add_signatures(cursor, batch_id, signatures)
         cursor.executemany(_ADD_TABLE, [(batch_id, *astuple(table)) for table in tables])
         cursor.executemany(_ADD_CHUNK, [(batch_id, *astuple(chunk)) for chunk in chunks])
 
@@ -192,6 +226,7 @@ def record_replay(
     batch_id: str,
     tables: Iterable[TableBalance],
     chunks: Iterable[ChunkDigest],
+    signatures: Iterable[Signature],
 ) -> None:
     """Add what a replay has loaded to balance and digests; called inside its publish transaction."""
     with connection.cursor() as cursor:
@@ -199,6 +234,19 @@ def record_replay(
         cursor.executemany(
             _ADD_REPLAYED_CHUNK, [{"batch_id": batch_id, **asdict(c)} for c in chunks]
         )
+        _add_signatures(cursor, batch_id, signatures)
+
+
+def _add_signatures(
+    cursor: psycopg.Cursor[tuple[object, ...]], batch_id: str, signatures: Iterable[Signature]
+) -> None:
+    cursor.executemany(_ADD_SIGNATURE, [(batch_id, *astuple(each)) for each in signatures])
+
+
+def signatures(connection: Connection, batch_id: str) -> list[Signature]:
+    """Read how the rows of a batch were grouped and written."""
+    with connection.cursor(row_factory=class_row(Signature)) as cursor:
+        return cursor.execute(_SIGNATURES, (batch_id,)).fetchall()
 
 
 def tables(connection: Connection, batch_id: str) -> list[TableBalance]:

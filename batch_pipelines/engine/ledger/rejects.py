@@ -99,6 +99,7 @@ _LEFT_OUT = """
 SELECT record_number, coalesce(byte_offset, -1), length(raw)::bigint
 FROM batch_audit.import_reject
 WHERE batch_id = %s AND file_name = %s AND replayed_at IS NULL AND (%s OR NOT skipped)
+    AND (target_table = %s OR %s::text IS NULL)
 ORDER BY record_number
 """
 _HAS_ANY = "SELECT EXISTS (SELECT FROM batch_audit.import_reject WHERE batch_id = %s)"
@@ -385,7 +386,12 @@ class LeftOut:
 
 
 def left_out(
-    connection: Connection, batch_id: str, file_name: str, *, skipped: bool = True
+    connection: Connection,
+    batch_id: str,
+    file_name: str,
+    table: str | None = None,
+    *,
+    skipped: bool = True,
 ) -> LeftOut:
     """Read where the records of a file stand that were set aside and not loaded since.
 
@@ -393,13 +399,14 @@ def left_out(
         connection: A connection.
         batch_id: The batch.
         file_name: The file.
+        table: The table whose records are asked for; None for those of all.
         skipped: Whether those count that the feed has passed over.
 
     Returns:
         Their numbers and places.
     """
     with connection.cursor(binary=True) as cursor:
-        rows = cursor.execute(_LEFT_OUT, (batch_id, file_name, skipped)).fetchall()
+        rows = cursor.execute(_LEFT_OUT, (batch_id, file_name, skipped, table, table)).fetchall()
     places = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return LeftOut(places[:, 0], places[:, 1], places[:, 2])
 

@@ -25,6 +25,7 @@ from psycopg import sql
 from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.errors import ValidationError
 from batch_pipelines.engine.reading.blocks import BLOCK_BYTES, LONGEST
+from batch_pipelines.engine.reading.json_again import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,7 +100,7 @@ _TEXT = _Recipe(
 # that no side's way of printing them matters.
 _FLOAT8 = _Recipe("DOUBLE", None, None, "{c}", "{c}")
 _FLOAT4 = _Recipe("FLOAT", None, None, "{c}::float8", "{c}::DOUBLE")
-_BOOLEAN, _BLOB, _PARQUET = "BOOLEAN", "BLOB", "parquet"
+_BOOLEAN, _BLOB, _PARQUET, _JSON_LINES = "BOOLEAN", "BLOB", "parquet", "jsonl"
 _FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
 _TEXTS = frozenset({"text", "character varying", "character", "bpchar", "citext"})
 _INSTANTS = frozenset({"TIMESTAMP", "TIMESTAMPTZ"})
@@ -168,7 +169,7 @@ def target_statement(source: TableSource, columns: Sequence[Column], batch_id: s
 def target_aggregates(
     connection: Connection, source: TableSource, batch_id: str
 ) -> dict[str, Aggregate]:
-    """Aggregate all delivered columns of a batch's rows in one scan.
+    """Aggregate all columns that the source tells of a batch's rows in one scan.
 
     Args:
         connection: A connection in autocommit mode.
@@ -178,8 +179,8 @@ def target_aggregates(
     Returns:
         An aggregate for each column name.
     """
-    row = connection.execute(target_statement(source, source.columns, batch_id)).fetchone()
-    return _aggregates(source.columns, row or ())
+    row = connection.execute(target_statement(source, source.told, batch_id)).fetchone()
+    return _aggregates(source.told, row or ())
 
 
 class SecondReader:
@@ -199,6 +200,7 @@ class SecondReader:
         self._source = source
         self._left_out = {name: out for name, out in left_out.items() if len(out.records)}
         self._spill = source.folder.parent / "second_reader"
+        self._brought: dict[str, frozenset[str]] = {}
         self._duckdb: duckdb.DuckDBPyConnection = duckdb.connect(
             config=_DUCKDB | {"temp_directory": str(self._spill)}
         )
@@ -221,20 +223,20 @@ class SecondReader:
         Args:
             key: Columns of the key; they must be delivered.
         """
-        places = [column.name for column in self._source.columns]
+        places = [column.name for column in self._source.told]
         names = ", ".join(f"v{places.index(name)}" for name in key)
         inner = f"SELECT {names} FROM ({self._rows()}) GROUP BY {names} HAVING count(*) > 1"
         return int(self._one(f"SELECT count(*) FROM ({inner})")[0])
 
     def aggregates(self) -> dict[str, Aggregate]:
         """Aggregate all columns."""
-        return _aggregates(self._source.columns, self._totals[1:])
+        return _aggregates(self._source.told, self._totals[1:])
 
     @cached_property
     def _totals(self) -> tuple[str, ...]:
         """Count the records and aggregate all columns in one reading."""
         parts = ["count(*)"]
-        for place, column in enumerate(self._source.columns):
+        for place, column in enumerate(self._source.told):
             name, recipe = f"v{place}", _recipe(column)
             parts.append(f"count({name})")
             total = None if recipe is None else recipe.duckdb_sum
@@ -251,6 +253,8 @@ class SecondReader:
 
     def _file(self, file: ImportFile) -> str:
         path, form = self._source.paths[file.file_name], self._source.form
+        if file.format == _JSON_LINES:
+            return self._json_lines(file)
         left_out, where = self._left_out.get(file.file_name), ""
         if file.format == _PARQUET:
             names, written, scan = _parquet(path)
@@ -271,10 +275,35 @@ class SecondReader:
         targets = [form.target_name(name) for name in names]
         columns = ", ".join(
             f"{_cast(c, f'c{at}', form, written=written[at], text=file.format != _PARQUET)} AS v{place}"
-            for place, c in enumerate(self._source.columns)
+            for place, c in enumerate(self._source.told)
             for at in [targets.index(c.name)]
         )
         return f"SELECT {columns} FROM {scan} AS t({places}){where}"
+
+    def _json_lines(self, file: ImportFile) -> str:
+        """Have a file of JSON lines rewritten, and write the query over that."""
+        form, columns = self._source.form, self._source.told
+        target = self._spill / f"{self._source.files.index(file)}.parquet"
+        if not target.exists():
+            self._spill.mkdir(exist_ok=True)
+            layout, left_out = self._source.layout, self._left_out.get(file.file_name)
+            self._brought[file.file_name] = rewrite(
+                self._source.paths[file.file_name], target, [c.name for c in columns], form,
+                None if layout is None else layout.route,
+                *(() if left_out is None else (left_out.records,)),
+            )  # fmt: skip
+        values = [
+            f"{_cast(c, f'c{place}', form, written=True, text=True)} AS v{place}"
+            for place, c in enumerate(columns)
+        ]
+        return f"SELECT {', '.join(['record', *values])} FROM read_parquet([{_literal(target)}])"
+
+    def columns(self, file: ImportFile) -> list[str]:
+        """List the table's names of the columns that a file brings; see `source_columns`."""
+        if file.format != _JSON_LINES:
+            return source_columns(self._source, file)
+        self._json_lines(file)
+        return sorted(self._brought[file.file_name])
 
     def _without(
         self, path: Path, preamble: int, starts: Sequence[int] = (), ends: Sequence[int] = ()

@@ -33,6 +33,8 @@ class Chunk:
         records: Number in the file, from 1, of each record that can be loaded.
         arrays: One array a column, all as long as `records`.
         rejects: The records between them that cannot.
+        groups: For each that can, twice the number of its column signature, and one more where it is
+            to be written by a statement of its own; None where all are of the first group.
     """
 
     file_name: str
@@ -41,6 +43,7 @@ class Chunk:
     records: npt.NDArray[np.int64]
     arrays: tuple[pa.Array, ...]
     rejects: tuple[Reject, ...] = ()
+    groups: npt.NDArray[np.int32] | None = None
 
     @property
     def rows(self) -> int:
@@ -68,6 +71,7 @@ class Chunk:
             records=self.records[stays],
             arrays=tuple(array.filter(mask) for array in self.arrays),
             rejects=tuple(reject for reject in self.rejects if reject.record in wanted),
+            groups=None if self.groups is None else self.groups[stays],
         )
 
 

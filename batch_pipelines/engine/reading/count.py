@@ -1,17 +1,19 @@
 """How many records a file holds, by a reader that is simpler than the one that loads.
 
 A CSV's records are counted by a scan over its bytes that knows quotes, delimiters, escapes and line ends
-and nothing else; a Parquet file says it in its footer. The publish transaction balances its books
-against this number. What a record is, `blocks` says; nothing of it is used here, so that an error in one
-of the two shows as a difference.
+and nothing else, JSON lines as the lines that are not blank; a Parquet file says it in its footer. The
+publish transaction balances its books against this number. What a record is, `blocks` and `json_lines`
+say; nothing of them is used here, so that an error in one of the two shows as a difference.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,9 +22,11 @@ from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.formats import DEFAULT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from batch_pipelines.engine.formats import Format
+    from batch_pipelines.engine.routes import Route
 
 # A quote that is not closed within this many bytes, itself among them, is malformed.
 LONGEST_QUOTED: Final = 8_000_000
@@ -30,6 +34,8 @@ _PIECE_BYTES = 1_000_000
 # What stands before the header is looked for in so much of the file.
 _PREAMBLE_BYTES = 1_000_000
 _NEWLINE, _RETURN = 0x0A, 0x0D
+_BLANK = b" \t\r\n"
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LINE_END = re.compile(rb"[\r\n]")
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 
@@ -168,6 +174,88 @@ class CsvScan:
         return found
 
 
+class LineScan:
+    """Counts the lines that are not blank, of a file fed to it in pieces."""
+
+    def __init__(self) -> None:
+        self._fed = self._begun = False
+        self._records = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes of the file; the first piece at least three."""
+        if not self._fed:
+            self._fed, piece = True, piece.removeprefix(codecs.BOM_UTF8)
+        first, *others = piece.split(b"\n")
+        self._begun |= bool(first.strip(_BLANK))
+        for line in others:
+            self._records += self._begun
+            self._begun = bool(line.strip(_BLANK))
+
+    def records(self, where: str) -> int:
+        """End the count.
+
+        Args:
+            where: The file, for messages.
+
+        Returns:
+            Lines.
+
+        Raises:
+            DeliveryError: There is none, which is no delivery but a mishap.
+        """
+        if self._records + self._begun == 0:
+            message = f"{where}: the file is empty; expected a line of JSON. Deliver it again."
+            raise DeliveryError(message)
+        return self._records + self._begun
+
+
+def scan_of(form: Format, file_format: str) -> CsvScan | LineScan:
+    """Begin to count the records of a text file.
+
+    Args:
+        form: How it is written.
+        file_format: `csv`, `tsv` or `jsonl`.
+
+    Returns:
+        A scan, to be fed with its bytes.
+    """
+    return LineScan() if file_format == "jsonl" else CsvScan(form, file_format)
+
+
+def records_by_table(path: Path, routes: Mapping[str, Route]) -> dict[str, int]:
+    """Count the lines of each table, by a parser that is not the one that loads.
+
+    Args:
+        path: The file.
+        routes: Which lines are a table's, by its name.
+
+    Returns:
+        Lines by the table's name.
+    """
+    said = Counter[str | None]()
+    known = {route.match: route.field for route in routes.values()}
+    field = next(iter(known.values()))
+    with path.open("rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
+        for line in file:
+            if line.strip(_BLANK):
+                value = _said(line, field)
+                said[value if value in known else None] += 1
+    return {
+        name: sum(number for value, number in said.items() if route.is_own(value))
+        for name, route in routes.items()
+    }
+
+
+def _said(line: bytes, field: str) -> str | None:
+    try:
+        value = bytes(_OBJECT.decode(line.decode()).get(field, b""))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return msgspec.json.decode(value, type=str) if value.startswith(b'"') else None
+
+
 def parquet_records(path: Path) -> int:
     """Read the number of rows from a Parquet file's footer.
 
@@ -194,7 +282,7 @@ def records_of(path: Path, file_format: str, form: Format = DEFAULT) -> int:
 
     Args:
         path: The file.
-        file_format: `csv`, `tsv` or `parquet`.
+        file_format: `csv`, `tsv`, `jsonl` or `parquet`.
         form: How it is written.
 
     Returns:
@@ -205,7 +293,7 @@ def records_of(path: Path, file_format: str, form: Format = DEFAULT) -> int:
     """
     if file_format == "parquet":
         return parquet_records(path)
-    scan = CsvScan(form, file_format)
+    scan = scan_of(form, file_format)
     with path.open("rb") as file:
         while piece := file.read(_PIECE_BYTES):
             scan.feed(piece)

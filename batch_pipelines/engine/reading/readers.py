@@ -8,6 +8,7 @@ from batch_pipelines.engine.catalog import match_columns
 from batch_pipelines.engine.errors import DeliveryError, FeedError
 from batch_pipelines.engine.formats import DEFAULT
 from batch_pipelines.engine.reading.csv_reader import csv_names, read_csv, read_raw_csv
+from batch_pipelines.engine.reading.json_lines import read_raw_json_lines
 from batch_pipelines.engine.reading.parquet_reader import (
     parquet_names,
     read_parquet,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.reading.chunks import Chunk, Raw
 
 _PARQUET = "parquet"
+JSON_LINES = "jsonl"
 
 
 def file_columns(
@@ -91,6 +93,8 @@ def read_raw(
     """
     if file_format == _PARQUET:
         yield from read_raw_parquet(path, records)
+    elif file_format == JSON_LINES:
+        yield from read_raw_json_lines(path, records)
     else:
         yield from read_raw_csv(path, records, form, file_format)
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _WRITE_BYTES = 128 * 1024
 PLACE = "batch_pipelines_place"
 """Column of a staging table: where a record stands in its source; see `place`."""
+GROUP = "batch_pipelines_group"
+"""Column of a staging table whose rows are not all written alike; see `Chunk.groups`."""
 _FILE_BITS = 40
 
 
@@ -78,11 +80,16 @@ def copy_stamped(
         for chunk in chunks
     )
     schema = pa.schema([*_fields(source.columns), pa.field(STAMP, pa.binary(16))])
-    parents = {key.parent_oid for key in source.table.parents}
     sent = 0
-    if parents and source.table.oid not in parents:
+    if statements_for(source) > 1:
         sent = _copy(connection, target, schema, itertools.islice(batches, 1))
     return sent + _copy(connection, target, schema, batches)
+
+
+def statements_for(source: TableSource) -> int:
+    """Say how many statements `copy_stamped` takes."""
+    parents = {key.parent_oid for key in source.table.parents}
+    return 2 if parents and source.table.oid not in parents else 1
 
 
 def copy_placed(
@@ -107,9 +114,14 @@ def copy_placed(
         for chunk in chunks:
             start = place(numbers[chunk.file_name], 0)
             total += start * chunk.rows + int(chunk.records.sum())
-            yield _record_batch(chunk, source.columns, {PLACE: pa.array(chunk.records + start)})
+            extra = {PLACE: pa.array(chunk.records + start)}
+            if source.is_grouped:
+                extra[GROUP] = pa.array(chunk.groups, pa.int32())
+            yield _record_batch(chunk, source.columns, extra)
 
     schema = pa.schema([*_fields(source.columns), pa.field(PLACE, pa.int64())])
+    if source.is_grouped:
+        schema = schema.append(pa.field(GROUP, pa.int32()))
     _copy(connection, target, schema, placed())
     return total
 

@@ -15,7 +15,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from batch_pipelines.engine.errors import PublishError, ThresholdError
+from batch_pipelines.engine.errors import DeliveryError, PublishError, ThresholdError
 from batch_pipelines.engine.ledger import batches, rejects
 from batch_pipelines.engine.ledger.rejects import Rejects
 from batch_pipelines.engine.work import explain
@@ -76,6 +76,7 @@ def load(connection: Connection, publication: Publication) -> Loaded:
         psycopg.Error: PostgreSQL refused something that is about no row.
     """
     work = publication.work
+    _refuse_partial_updates(publication)
     try:
         # A connection of its own: when it is lost at COMMIT, the ledger's is still there to ask.
         with work.database.connect("publish") as publishing:
@@ -92,6 +93,18 @@ def load(connection: Connection, publication: Publication) -> Loaded:
         pa.default_memory_pool().release_unused()
 
 
+def _refuse_partial_updates(publication: Publication) -> None:
+    """Refuse to update rows by records of which some lack a column: nobody said what it becomes."""
+    for source in publication.sources:
+        if publication.upsert_key(source) and source.layout is not None and source.layout.uneven:
+            names = ", ".join(source.layout.uneven)
+            message = (
+                f"{source.table.full_name}: some records lack {names}, and the table is upserted. "
+                "Deliver records that all have the same keys."
+            )
+            raise DeliveryError(message)
+
+
 def _starts_in_staging(connection: Connection, publication: Publication) -> bool:
     """Say whether rows are staged at once: they need it, or the last delivery did."""
     return (
@@ -99,6 +112,7 @@ def _starts_in_staging(connection: Connection, publication: Publication) -> bool
         or any(
             source.as_text
             or publication.upsert_key(source)
+            or publication.policy(source).needs_staging(source)
             or (publication.superseded is not None and needs_diff(source.table))
             for source in publication.sources
         )

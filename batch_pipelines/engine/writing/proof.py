@@ -42,8 +42,8 @@ class Proof:
         path: The Parquet file to write: file, record, primary key where delivered, CRC32C.
         rejects: Takes in the records that cannot be loaded.
         digest: Of all rows so far, over the columns whose stored form is foretold.
-        received: Of all rows so far, over all columns as they are sent; kept only where some are
-            sent as text.
+        received: Of all rows so far, over all columns as they are sent; kept only where what is
+            stored may differ.
         chunks: Of each chunk so far.
     """
 
@@ -55,7 +55,7 @@ class Proof:
     chunks: list[ChunkDigest] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        delivered = {column.name: column for column in self.source.columns}
+        delivered = {column.name: column for column in self.source.told}
         names = self.source.table.primary_key
         self._key = tuple(names) if set(names) <= set(delivered) else ()
         fields = [pa.field("file_name", pa.string()), pa.field("record", pa.int64())]
@@ -89,7 +89,7 @@ class Proof:
             # Where every column is sent as text, rows are told apart by what is sent.
             columns = self.source.exact or self.source.columns
             self._note(chunk, arrays, _crcs(columns, arrays))
-            if self.source.as_text:
+            if self.source.is_received_otherwise:
                 self.received += RowDigest.of(_crcs(self.source.columns, arrays))
             yield chunk
 

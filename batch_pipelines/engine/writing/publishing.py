@@ -7,6 +7,7 @@ ledger's word, the fence, COMMIT. Anything that does not hold aborts all of it.
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +23,8 @@ from batch_pipelines.engine.ledger import batches, proofs
 from batch_pipelines.engine.ledger.proofs import TableBalance
 from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.reading.prefetch import prefetched
-from batch_pipelines.engine.writing.copying import copy_stamped
+from batch_pipelines.engine.writing.copying import copy_stamped, statements_for
+from batch_pipelines.engine.writing.inserting import Policy, signature
 from batch_pipelines.engine.writing.proof import Proof
 from batch_pipelines.engine.writing.settling import settled
 from batch_pipelines.engine.writing.superseding import (
@@ -82,6 +84,10 @@ class Publication:
         table = self.work.feed.table_named(source.table.full_name)
         return (table.key or source.table.primary_key) if table.write == "upsert" else ()
 
+    def policy(self, source: TableSource) -> Policy:
+        """Say which rows of a source are inserted singly."""
+        return Policy.of(self.work.feed, source.table.full_name, self.work.settings)
+
     @property
     def is_real(self) -> bool:
         """Whether it is to be committed."""
@@ -115,7 +121,7 @@ class Publication:
             earlier = before.get(source.table.full_name)
             brought = {column.name for column in source.columns}
             if earlier is not None:
-                gone = {*earlier.columns, *earlier.normalised} - brought
+                gone = {*earlier.columns, *earlier.normalised, *earlier.filled} - brought
                 found[source.table.full_name] = sorted(gone)
         return found
 
@@ -155,8 +161,13 @@ def publish_directly(
             closing(prefetched(proof.watch(source.chunks()))) as ahead,
         ):
             told = publication.told(ahead)
+            began = time.perf_counter()
             sent = copy_stamped(connection, table.identifier, source, told, batch_id)
-        return _Written(proof, Put(sent, removed=removed))
+            written = signature(
+                source, 0, sent, bulk=True, statements=statements_for(source),
+                seconds=time.perf_counter() - began,
+            )  # fmt: skip
+        return _Written(proof, Put(sent, removed=removed, signatures=(written,)))
 
     with settled(connection, publication.work.database, commit=publication.is_real):
         began = _lock(connection, publication)
@@ -216,10 +227,19 @@ def put(
     """
     batch_id, old = publication.batch.batch_id, publication.superseded
     key = publication.upsert_key(staged.source)
+    began = time.perf_counter()
     if key:
-        return put_upserted(connection, staged, key, batch_id, old)
-    gone = dropped.get(staged.source.table.full_name, ())
-    return put_staged(connection, staged, batch_id, old, gone)
+        done = put_upserted(connection, staged, key, batch_id, old)
+    else:
+        gone = dropped.get(staged.source.table.full_name, ())
+        policy = publication.policy(staged.source)
+        done = put_staged(connection, staged, batch_id, old, gone, policy)
+    if done.signatures or not done.sent:
+        return done
+    took = time.perf_counter() - began
+    # Some rows are updated and some inserted, whatever they bring.
+    whole = signature(staged.source, 0, done.sent, bulk=True, statements=2, seconds=took)
+    return replace(done, signatures=(whole,))
 
 
 def refuse_too_many(publication: Publication, rejects: Rejects) -> None:
@@ -305,19 +325,25 @@ def _finish(
     if not publication.is_real:
         return tuple(balances)
     chunks = [chunk for each in written for chunk in each.proof.chunks]
+    signatures = [
+        replace(own, fallback=publication.bisected.get(own.target_table, 0) > 0)
+        for each in written
+        for own in each.put.signatures
+    ]
     total = sum(b.inserted + b.updated + b.unchanged for b in balances)
     if publication.purpose == "replay":
-        proofs.record_replay(connection, batch.batch_id, balances, chunks)
+        proofs.record_replay(connection, batch.batch_id, balances, chunks, signatures)
         rejects.record_replay(connection, batch, publication.work.run_id)
         batches.mark_replayed(connection, batch.batch_id, total)
     else:
-        proofs.record_publish(connection, batch.batch_id, balances, chunks)
+        proofs.record_publish(connection, batch.batch_id, balances, chunks, signatures)
         rejects.record(connection, batch)
         if old is not None:
             batches.mark_superseded(connection, old, batch.batch_id)
         skipped = rejects.skipped.total()
         batches.mark_published(connection, batch.batch_id, total, rejects.total, skipped)
-        size = sum(file.size for source in publication.sources for file in source.files)
+        sizes = {f.file_name: f.size for source in publication.sources for f in source.files}
+        size = sum(sizes.values())
         batches.record_volume(connection, batch.batch_id, source_bytes=size, since=began)
     failpoint("bulk_write.before_fence", connection)
     publication.work.lease.fence(connection)
@@ -360,6 +386,7 @@ def _balance(
         digest_sum=proof.digest.total,
         digest_moment=proof.digest.moment,
         isolation_statements=publication.bisected.get(name, 0),
+        filled=[column.name for column in proof.source.filled],
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.formats import DEFAULT
+from batch_pipelines.engine.reading.json_lines import JsonLayout, layout_of, read_json_lines, survey
 from batch_pipelines.engine.reading.plain import readable
-from batch_pipelines.engine.reading.readers import file_columns, read_chunks, read_raw
+from batch_pipelines.engine.reading.readers import JSON_LINES, file_columns, read_chunks, read_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,10 +21,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from batch_pipelines.engine.catalog import Column, TableInfo
+    from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.formats import Format
     from batch_pipelines.engine.ledger.files import ImportFile
     from batch_pipelines.engine.ledger.rejects import LeftOut
     from batch_pipelines.engine.reading.chunks import Chunk, Raw
+    from batch_pipelines.engine.routes import Route
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class TableSource:
         paths: Where readers read each of them, by its name.
         form: How they are written.
         only: Numbers of the records to read, by file, rising; None for all of them.
+        layout: How records of JSON lines are read; None of other formats.
     """
 
     table: TableInfo
@@ -45,16 +51,45 @@ class TableSource:
     paths: Mapping[str, Path]
     form: Format = DEFAULT
     only: Mapping[str, npt.NDArray[np.int64]] | None = None
+    layout: JsonLayout | None = None
+
+    @property
+    def signatures(self) -> tuple[frozenset[str], ...]:
+        """For each column signature, the columns whose default its records take."""
+        return (frozenset(),) if self.layout is None else self.layout.signatures
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether its rows are to be told apart by how they are written."""
+        forced = self.layout is not None and self.form.individual_field is not None
+        return forced or bool(self.filled)
+
+    @property
+    def filled(self) -> tuple[Column, ...]:
+        """The columns whose default some records take, so that the source cannot tell their values."""
+        absent = frozenset[str]().union(*self.signatures)
+        return tuple(column for column in self.columns if column.name in absent)
+
+    @property
+    def told(self) -> tuple[Column, ...]:
+        """The columns of which the source tells every value."""
+        absent = frozenset[str]().union(*self.signatures)
+        return tuple(column for column in self.columns if column.name not in absent)
 
     @property
     def exact(self) -> tuple[Column, ...]:
         """The columns that row digests cover."""
-        return tuple(column for column in self.columns if column.wire is not None)
+        return tuple(column for column in self.told if column.wire is not None)
 
     @property
     def as_text(self) -> tuple[Column, ...]:
         """The columns sent as text and stored by PostgreSQL's own conversion."""
         return tuple(column for column in self.columns if column.wire is None)
+
+    @property
+    def is_received_otherwise(self) -> bool:
+        """Whether what is stored differs from what is sent: converted from text, or a default."""
+        return bool(self.as_text or self.filled)
 
     @property
     def records(self) -> int:
@@ -66,7 +101,11 @@ class TableSource:
     def chunks(self) -> Iterator[Chunk]:
         """Read all files, one after the other."""
         for file in self.files:
-            chunks = read_chunks(self.paths[file.file_name], file.format, self.table, self.form)
+            path = self.paths[file.file_name]
+            if self.layout is not None:
+                chunks = read_json_lines(path, self.layout)
+            else:
+                chunks = read_chunks(path, file.format, self.table, self.form)
             if self.only is None:
                 yield from chunks
             else:
@@ -100,7 +139,11 @@ class TableSource:
 
 
 def table_source(
-    table: TableInfo, files: Sequence[ImportFile], folder: Path, form: Format = DEFAULT
+    table: TableInfo,
+    files: Sequence[ImportFile],
+    folder: Path,
+    form: Format = DEFAULT,
+    route: Route | None = None,
 ) -> TableSource:
     """Put together what a delivery brings for a table.
 
@@ -109,6 +152,7 @@ def table_source(
         files: Its staged files.
         folder: Where they are.
         form: How they are written.
+        route: Which lines are the table's, where they say it.
 
     Returns:
         The source.
@@ -118,6 +162,14 @@ def table_source(
         FeedError: Columns do not fit the table, or differ between the files.
     """
     paths = {f.file_name: readable(folder, f, form) for f in files}
+    if all(file.format == JSON_LINES for file in files):
+        return _json_source(table, files, folder, paths, form, route)
+    if any(file.format == JSON_LINES for file in files):
+        message = (
+            f"{table.full_name}: JSON lines and other files cannot fill a table together, since each "
+            "record of the former has columns of its own. Deliver one or the other."
+        )
+        raise FeedError(message)
     brought = {f.file_name: file_columns(paths[f.file_name], f.format, table, form) for f in files}
     first, *others = brought
     for other in others:
@@ -131,3 +183,43 @@ def table_source(
     names = {column.name for column in brought[first]}
     columns = tuple(column for column in table.columns if column.name in names)
     return TableSource(table, tuple(files), folder, columns, paths, form)
+
+
+def _json_source(
+    table: TableInfo,
+    files: Sequence[ImportFile],
+    folder: Path,
+    paths: Mapping[str, Path],
+    form: Format,
+    route: Route | None,
+) -> TableSource:
+    found = [survey(path, table, form, route) for path in paths.values()]
+    every = functools.reduce(operator.or_, found)
+    layout = layout_of(table, every, form, route)
+    return TableSource(table, tuple(files), folder, layout.columns, paths, form, layout=layout)
+
+
+def sources_of(
+    tables: Iterable[TableInfo], files: Sequence[ImportFile], folder: Path, feed: Feed
+) -> Iterator[TableSource]:
+    """Put together what a delivery brings for each of a feed's tables.
+
+    Args:
+        tables: The feed's tables.
+        files: The staged files.
+        folder: Where they are.
+        feed: The feed.
+
+    Yields:
+        A source for each table that gets any file.
+
+    Raises:
+        DeliveryError: A file does not unpack, or a header cannot be read.
+        FeedError: Columns do not fit the table, or differ between the files.
+    """
+    for table in tables:
+        name = table.full_name
+        own = [part for file in files if (part := file.of_table(name)) is not None]
+        route = feed.route(name)
+        if own:
+            yield table_source(table, own, folder, feed.format, route)

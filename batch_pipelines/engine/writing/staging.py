@@ -16,7 +16,7 @@ from psycopg import sql
 from batch_pipelines.engine.digests.sql import table_digest
 from batch_pipelines.engine.errors import PublishError
 from batch_pipelines.engine.reading.prefetch import prefetched
-from batch_pipelines.engine.writing.copying import PLACE, copy_placed
+from batch_pipelines.engine.writing.copying import GROUP, PLACE, copy_placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +35,8 @@ CREATE TEMPORARY TABLE {name} (
     source integer, place bigint, sequence integer GENERATED ALWAYS AS IDENTITY, sqlstate text,
     message text, "column" text, "constraint" text)
 """)
-_CREATE = sql.SQL("CREATE TEMPORARY TABLE {name} ({columns}, {place} bigint)")
+_CREATE = sql.SQL("CREATE TEMPORARY TABLE {name} ({columns}, {place} bigint{group})")
+_FILL = sql.SQL("UPDATE {staged} SET {assignments} WHERE {group} / 2 = {signature}")
 # For the sorts and joins of judging; temporary tables have buffers of their own.
 _ROOM = "SELECT set_config('temp_buffers', '32MB', false), set_config('work_mem', '64MB', false)"
 _PLACES = sql.SQL("SELECT coalesce(sum({place}), 0) FROM {staged}")
@@ -89,12 +90,17 @@ def stage(
             name=sql.Identifier(bare),
             columns=_definitions(source.columns),
             place=sql.Identifier(PLACE),
+            group=sql.SQL(", {} integer" if source.is_grouped else "").format(
+                sql.Identifier(GROUP)
+            ),
         )
         connection.execute(create)
         name = sql.Identifier("pg_temp", bare)
         with proof, closing(prefetched(proof.watch(source.chunks()))) as ahead:
             places = copy_placed(connection, name, source, told(ahead))
         _prove_received(connection, proof, name, places)
+        if source.filled:
+            fill(connection, name, source)
         connection.execute(sql.SQL("ANALYZE {}").format(name))
         staged.append(Staged(number, source, name, proof))
     return tuple(staged)
@@ -119,6 +125,37 @@ def take_out(connection: Connection, staged: Staged) -> int:
     return connection.execute(query).rowcount
 
 
+def fill(connection: Connection, name: sql.Identifier, source: TableSource) -> None:
+    """Give staged rows the defaults of the columns that they do not bring, a value for each row.
+
+    Before they are judged, so that constraints see the values that will be stored.
+
+    Args:
+        connection: A connection with the staged table.
+        name: The quoted name of the staged table.
+        source: Says which columns which rows do not bring.
+    """
+    for number, absent in enumerate(source.signatures):
+        columns = [column for column in source.columns if column.name in absent]
+        assignments = [
+            sql.SQL("{} = ({}){}").format(
+                sql.Identifier(column.name),
+                # The expression is PostgreSQL's own rendering.
+                sql.SQL(column.default_sql or "NULL"),
+                sql.SQL("::text" if column.wire is None else ""),
+            )
+            for column in columns
+        ]
+        if assignments:
+            query = _FILL.format(
+                staged=name,
+                assignments=sql.SQL(", ").join(assignments),
+                group=sql.Identifier(GROUP),
+                signature=sql.Literal(number),
+            )
+            connection.execute(query)
+
+
 def _definitions(columns: Sequence[Column]) -> sql.Composed:
     """Give the columns as they are read: those outside the closed list of types are text."""
     return sql.SQL(", ").join(
@@ -139,7 +176,7 @@ def _prove_received(
     And text before PostgreSQL converts it: what it stores in the end may be written otherwise.
     """
     columns = [column.name for column in proof.source.columns]
-    received = proof.received if proof.source.as_text else proof.digest
+    received = proof.received if proof.source.is_received_otherwise else proof.digest
     total = connection.execute(_PLACES.format(place=sql.Identifier(PLACE), staged=name)).fetchone()
     if total != (places,) or table_digest(connection, name, columns, sql.SQL("true")) != received:
         message = (

@@ -15,11 +15,13 @@ from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.errors import PublishError
+from batch_pipelines.engine.writing.inserting import Policy, insert_staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batch_pipelines.engine.catalog import Column, ForeignKey, TableInfo
+    from batch_pipelines.engine.ledger.proofs import Signature
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.writing.staging import Staged
 
@@ -29,8 +31,8 @@ _STAMP = sql.Identifier(STAMP)
 _UPDATES = {"c": "changed too (CASCADE)", "n": "blanked (SET NULL)", "d": "reset (SET DEFAULT)"}
 _ACTIONS = {"c": "deleted (CASCADE)", "n": "blanked (SET NULL)", "d": "reset (SET DEFAULT)"}
 
+_BULK = Policy()
 _DELETE = sql.SQL("DELETE FROM {table} WHERE {stamp} = {old}")
-_INSERT = sql.SQL("INSERT INTO {table} ({names}, {stamp}) SELECT {values}, {new} FROM {staged} s")
 _COUNT_STAGED = sql.SQL("SELECT count(*) FROM {staged}")
 _COUNT_KEPT = sql.SQL("""
 SELECT count(*), count(*) FILTER (WHERE {any_change})
@@ -75,12 +77,14 @@ class Put:
         unchanged: Rows of it that got only the new stamp.
         removed: Rows of it that are gone already, also where equal ones were sent in their place;
             `remove_missing` takes the others away.
+        signatures: What was inserted, by column signature and way; none where it was put otherwise.
     """
 
     sent: int
     updated: int = 0
     unchanged: int = 0
     removed: int = 0
+    signatures: tuple[Signature, ...] = ()
 
 
 def needs_diff(table: TableInfo) -> bool:
@@ -94,6 +98,7 @@ def put_staged(
     batch_id: str,
     superseded: str | None,
     dropped: Iterable[str] = (),
+    policy: Policy = _BULK,
 ) -> Put:
     """Bring staged rows into their table; called inside the publish transaction.
 
@@ -104,6 +109,7 @@ def put_staged(
         superseded: Id of the batch whose rows are replaced, or None.
         dropped: Columns the superseded batch brought and this one does not; the table may have lost
             them since.
+        policy: Which rows are inserted singly, where no diff is needed.
 
     Returns:
         What happened.
@@ -113,10 +119,12 @@ def put_staged(
             the diff would change rows elsewhere.
     """
     table = staged.source.table
-    parts = _parts(staged, batch_id)
     if superseded is None or not needs_diff(table):
         removed = 0 if superseded is None else delete_batch(connection, table, superseded)
-        return Put(connection.execute(_INSERT.format(**parts)).rowcount, removed=removed)
+        written = insert_staged(connection, staged, batch_id, policy)
+        sent = sum(each.entries for each in written)
+        return Put(sent, removed=removed, signatures=written)
+    parts = _parts(staged, batch_id)
     present = {column.name for column in table.columns}
     kept = [name for name in dropped if name in present]
     return _diff(connection, staged, parts, superseded, kept)
