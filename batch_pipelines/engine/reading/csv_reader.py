@@ -245,7 +245,7 @@ def _parse_exactly(block: Block, layout: Layout) -> tuple[list[pa.Array], list[t
     if not _is_utf8(content):
         return _parse_undecodable(content, layout)
     # An escape could hide what is hexadecimal.
-    if not escape and not layout.hexadecimal.search(content):
+    if not escape and not _has_hexadecimal(content, layout):
         try:
             values, skipped = _parse(content, layout, typed=True)
         except pa.ArrowInvalid:
@@ -254,6 +254,17 @@ def _parse_exactly(block: Block, layout: Layout) -> tuple[list[pa.Array], list[t
             if not any(_is_doubtful(each) for each in values):
                 return values, skipped
     return _parse(content, layout, typed=False)
+
+
+def _has_hexadecimal(content: bytes, layout: Layout) -> bool:
+    # Searched for, the pattern would look at every 0; such pairs are found in a fraction of the time.
+    for pair in (b"0x", b"0X"):
+        place = content.find(pair)
+        while place >= 0:
+            if layout.hexadecimal.match(content, place):
+                return True
+            place = content.find(pair, place + 2)
+    return False
 
 
 def _is_utf8(content: bytes) -> bool:
