@@ -127,7 +127,7 @@ def _archive(connection: Connection, work: Work, batch: Batch) -> ArchiveRecord:
 def _fill(connection: Connection, work: Work, batch: Batch, folder: Path) -> None:
     source, digests = folder / "source", folder / "row_digests"
     source.mkdir()
-    compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, threads=2)
+    compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
     origin = work.staged_source(batch.batch_id)
     if not origin.is_dir():
         message = (

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 # not fit (the keys of millions of rows) goes to a folder of its own. What cannot be done with so little
 # (records of megabytes) is done with more. A line may be as long as the loading reader's block.
 _MEMORY, _MORE_MEMORY = "64MB", "1GB"
+_MEMORY_WITHOUT_CSV = "32MB"  # there are no buffers for lines then
 _DUCKDB: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
-    "memory_limit": _MEMORY,
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
@@ -201,8 +201,10 @@ class SecondReader:
         self._left_out = {name: out for name, out in left_out.items() if len(out.records)}
         self._spill = source.folder.parent / "second_reader"
         self._brought: dict[str, frozenset[str]] = {}
+        columnar = all(file.format == "parquet" for file in source.files)
+        memory = _MEMORY_WITHOUT_CSV if columnar else _MEMORY
         self._duckdb: duckdb.DuckDBPyConnection = duckdb.connect(
-            config=_DUCKDB | {"temp_directory": str(self._spill)}
+            config=_DUCKDB | {"temp_directory": str(self._spill), "memory_limit": memory}
         )
         self._duckdb.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
 
