@@ -16,7 +16,7 @@ import typer
 
 from batch_pipelines.cli.batches import next_command
 from batch_pipelines.cli.rehearse import rehearse_all
-from batch_pipelines.cli.show import Json, complain, console, print_json, say, status
+from batch_pipelines.cli.show import Json, complain, console, print_json, reason_text, say, status
 from batch_pipelines.engine.errors import BatchError, DeliveryError, StageOrderError
 from batch_pipelines.engine.feed_files import find_feed, load_feeds
 from batch_pipelines.engine.feeds import check_key
@@ -262,8 +262,9 @@ class _Importer:
         total, records = batch.rejected_records or 0, batch.source_records or 0
         say(f"          {total:,} of {records:,} records were set aside:")
         for reason in reasons[:_REASONS]:
-            column = "" if reason.column_name is None else f", column {reason.column_name}"
-            why = f"{reason.target_table}{column}: {reason.message} (SQLSTATE {reason.sqlstate})"
+            why = reason_text(
+                reason.target_table, reason.column_name, reason.message, reason.sqlstate
+            )
             say(f"          {reason.records:>7,}  {why}")
         if len(reasons) > _REASONS:
             say(f"          and {len(reasons) - _REASONS:,} more reasons")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from batch_pipelines.cli.show import complain, print_json, say
+from batch_pipelines.cli.show import complain, print_json, reason_text, say
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.rehearsal import rehearse
 from batch_pipelines.engine.work import Work
@@ -76,8 +76,7 @@ def _report(name: str, rehearsal: Rehearsal) -> None:
         )
     for reason, records in sorted(rehearsal.reasons.items(), key=lambda item: -item[1]):
         breach = reason.breach
-        column = "" if breach.column is None else f", column {breach.column}"
-        why = f"{reason.target_table}{column}: {breach.message} (SQLSTATE {breach.sqlstate})"
+        why = reason_text(reason.target_table, breach.column, breach.message, breach.sqlstate)
         say(f"  {records:>7,}  {why}")
     if rehearsal.problem is not None:
         complain(rehearsal.problem)

@@ -104,3 +104,16 @@ def _plain(value: Any) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return str(value)
+
+
+def reason_text(table: str, column: str | None, message: str, sqlstate: str) -> str:
+    """Write why records of a table are set aside, as one line.
+
+    Args:
+        table: The table.
+        column: The column, where one is to blame.
+        message: What is wrong.
+        sqlstate: PostgreSQL's code for it.
+    """
+    blamed = "" if column is None else f", column {column}"
+    return f"{table}{blamed}: {message} (SQLSTATE {sqlstate})"

@@ -226,11 +226,8 @@ class Rejects:
         self._flush()
         connection.execute(_STILL)
         for rows in self._written():
-            still = list(
-                zip(*rows.select(["file_name", "record_number"]).to_pydict().values(), strict=True)
-            )
-            with connection.cursor() as cursor:
-                cursor.executemany("INSERT INTO batch_pipelines_still VALUES (%s, %s)", still)
+            names, numbers = rows["file_name"].to_pylist(), rows["record_number"].to_pylist()
+            connection.execute(_ADD_STILL, (names, numbers))
         connection.execute(_REPLAYED, {"run_id": run_id, "batch_id": batch.batch_id})
         connection.execute(_FORGET + " AND NOT skipped", (batch.batch_id,))
         self._copy(connection, batch)
