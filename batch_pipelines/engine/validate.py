@@ -41,7 +41,7 @@ _COUNT = sql.SQL("SELECT count(*) FROM {table} WHERE {stamp} = {batch}")
 _COLUMNS = """SELECT attname FROM pg_attribute
 WHERE attrelid = {table}::regclass AND attnum > 0 AND NOT attisdropped"""
 _TWICE = sql.SQL(
-    "SELECT count(*) FROM (SELECT FROM {table} WHERE {stamp} = {batch}"
+    "SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM {table} WHERE {stamp} = {batch}"
     " GROUP BY {key} HAVING count(*) > 1) AS twice"
 )
 
@@ -158,8 +158,11 @@ def _validate_table(connection: Connection, source: TableSource, batch: Batch) -
         file.file_name: rejects.left_out(connection, batch.batch_id, file.file_name)
         for file in source.files
     }
-    with SecondReader(source, left_out) as reader, ThreadPoolExecutor(max_workers=1) as pool:
-        checks = [*_checks(connection, source, batch, reader, pool)]
+    key = source.table.primary_key
+    if not set(key) <= {column.name for column in source.told}:
+        key = ()
+    with SecondReader(source, left_out, key) as reader, ThreadPoolExecutor(max_workers=1) as pool:
+        checks = [*_checks(connection, source, batch, key, reader, pool)]
     counts = checks[0]
     return TableValidation(
         source.table.full_name, int(counts.expected), int(counts.actual), tuple(checks)
@@ -170,14 +173,11 @@ def _checks(
     connection: Connection,
     source: TableSource,
     batch: Batch,
+    key: Sequence[str],
     reader: SecondReader,
     pool: ThreadPoolExecutor,
 ) -> Iterator[Check]:
-    key = source.table.primary_key
-    if not set(key) <= {column.name for column in source.told}:
-        key = ()
     source_totals = pool.submit(reader.aggregates)
-    source_twice = pool.submit(reader.duplicate_keys, key) if key else None
 
     own = {
         "table": source.table.identifier,
@@ -188,15 +188,17 @@ def _checks(
     totals_began = time.perf_counter()
     target_totals = target_aggregates(connection, source, batch.batch_id)
     totals_took = time.perf_counter() - totals_began
+    twice = None
+    if key:
+        names = sql.SQL(", ").join(map(sql.Identifier, key))
+        twice = _Question.ask(connection, _TWICE.format(**own, key=names))
     wanted_totals = source_totals.result()
 
     yield count.answer(connection, "record_count", reader.records(), counted)
     yield from _schema_checks(connection, source, reader)
-    if source_twice is not None:
-        twice, found = _Question.ask(
-            connection, _TWICE.format(**own, key=sql.SQL(", ").join(map(sql.Identifier, key)))
-        )
-        yield twice.answer(connection, "key_uniqueness", source_twice.result(), found)
+    if twice is not None:
+        question, found = twice
+        yield question.answer(connection, "key_uniqueness", reader.duplicates(), found)
     for column in source.told:
         # One scan answers for all columns; the statement kept with each is for that one alone.
         alone = _Question(target_statement(source, [column], batch.batch_id), totals_took)

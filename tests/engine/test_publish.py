@@ -13,6 +13,7 @@ from batch_pipelines.engine.failpoints import armed
 from tests.support_rejects import Bad, check_bad_records, tolerate
 
 if TYPE_CHECKING:
+    from batch_pipelines.engine.postgres.database import Connection
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
@@ -222,3 +223,22 @@ def test_a_correction_updates_inserts_restamps_and_deletes(site: MakeSite) -> No
     )
     assert balance == [(1, 1, 1, 1)]
     assert [batch.status for batch in here.history()] == ["SUPERSEDED", "SUCCESS"]
+
+
+def test_only_a_batch_that_is_most_of_its_table_has_all_of_it_read(site: MakeSite) -> None:
+    scans = []
+
+    def look(connection: Connection) -> Connection:
+        counted = "SELECT seq_scan, idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'parent'"
+        (row,) = connection.execute(counted).fetchall()
+        (by_index,) = connection.execute("SHOW enable_indexscan").fetchall()
+        scans.append((*row, *by_index))
+        return connection
+
+    index = "CREATE INDEX ON public.parent (import_batch_id)"
+    here = site(f"{_TABLES}{index}", {"public.parent": "*"})
+    many = "".join(f"{number},x\n" for number in range(20_000))
+    with armed("bulk_write.before_fence", look):
+        here.load({"parent.csv": f"id,name\n{many}"}, "many")
+        here.load({"parent.csv": "id,name\n-1,x\n"}, "one")
+    assert scans == [(1, 0, "on"), (0, 1, "on")]

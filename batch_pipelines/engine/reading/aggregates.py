@@ -82,7 +82,8 @@ class Aggregate:
 class _Recipe:
     """How to add up and order a column's values on both sides.
 
-    Each is SQL over `{c}`, on PostgreSQL's side the column, on DuckDB's the value cast to its type.
+    Each is SQL over `{c}`, on PostgreSQL's side the column, on DuckDB's the value cast to its type; but
+    `pg_bound` is over `{b}`, the smallest or the largest: it would be dear for every row.
     """
 
     duckdb_type: str
@@ -90,6 +91,7 @@ class _Recipe:
     duckdb_sum: str | None
     pg_order: str | None
     duckdb_order: str | None
+    pg_bound: str = "{b}"
 
 
 _INTEGER = _Recipe("BIGINT", "sum({c})", "sum({c}::HUGEINT)", "{c}", "{c}")
@@ -100,6 +102,8 @@ _TEXT = _Recipe(
 # that no side's way of printing them matters.
 _FLOAT8 = _Recipe("DOUBLE", None, None, "{c}", "{c}")
 _FLOAT4 = _Recipe("FLOAT", None, None, "{c}::float8", "{c}::DOUBLE")
+_EPOCH_SUM = "(sum(extract(epoch FROM {c})) * 1000000)::numeric(38)"
+_EPOCH = "(extract(epoch FROM {b}) * 1000000)::bigint"
 _BOOLEAN, _BLOB, _PARQUET, _JSON_LINES = "BOOLEAN", "BLOB", "parquet", "jsonl"
 _FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
 _TEXTS = frozenset({"text", "character varying", "character", "bpchar", "citext"})
@@ -121,15 +125,13 @@ _RECIPES: Mapping[int, _Recipe] = {
         "{c} - date '1970-01-01'", "epoch({c})::BIGINT // 86400",
     ),
     1083: _Recipe(
-        "TIME", "sum(extract(epoch FROM {c}) * 1000000)::bigint", "sum(epoch_us({c}))", "{c}", "{c}"
+        "TIME", "(sum(extract(epoch FROM {c})) * 1000000)::bigint", "sum(epoch_us({c}))", "{c}", "{c}"
     ),
     1114: _Recipe(
-        "TIMESTAMP", "sum(extract(epoch FROM {c}) * 1000000)::numeric(38)", "sum(epoch_us({c}))",
-        "(extract(epoch FROM {c}) * 1000000)::bigint", "epoch_us({c})",
+        "TIMESTAMP", _EPOCH_SUM, "sum(epoch_us({c}))", "{c}", "epoch_us({c})", _EPOCH
     ),
     1184: _Recipe(
-        "TIMESTAMPTZ", "sum(extract(epoch FROM {c}) * 1000000)::numeric(38)", "sum(epoch_us({c}))",
-        "(extract(epoch FROM {c}) * 1000000)::bigint", "epoch_us({c})",
+        "TIMESTAMPTZ", _EPOCH_SUM, "sum(epoch_us({c}))", "{c}", "epoch_us({c})", _EPOCH
     ),
     2950: _Recipe("UUID", None, None, '{c}::text COLLATE "C"', "{c}::VARCHAR"),
 }  # fmt: skip
@@ -155,7 +157,11 @@ def target_statement(source: TableSource, columns: Sequence[Column], batch_id: s
         parts.append(sql.SQL("count({})").format(name))
         total = "NULL" if recipe is None or recipe.pg_sum is None else f"({recipe.pg_sum})::text"
         order = None if recipe is None else recipe.pg_order
-        low, high = (f"({f}({order}))::text" if order else "NULL" for f in ("min", "max"))
+        shown = "{b}" if recipe is None else recipe.pg_bound
+        low, high = (
+            f"({shown.format(b=f'{bound}({order})')})::text" if order else "NULL"
+            for bound in ("min", "max")
+        )
         # The templates are constants of this module; the column's name is quoted by the driver.
         parts += [sql.SQL(text).format(c=name) for text in (total, low, high)]
     return sql.SQL("SELECT {} FROM {} WHERE {} = {}").format(
@@ -189,15 +195,19 @@ class SecondReader:
     Args:
         source: The files.
         left_out: What was set aside of each, by its name.
+        key: Columns of the table's key, where they are delivered.
     """
 
     def __init__(
-        self, source: TableSource, left_out: Mapping[str, LeftOut] = MappingProxyType({})
+        self,
+        source: TableSource,
+        left_out: Mapping[str, LeftOut] = MappingProxyType({}),
+        key: Sequence[str] = (),
     ) -> None:
         # A seventh of a second to import, which only validation needs.
         import duckdb  # noqa: PLC0415
 
-        self._source = source
+        self._source, self._key = source, key
         self._left_out = {name: out for name, out in left_out.items() if len(out.records)}
         self._spill = source.folder.parent / "second_reader"
         self._brought: dict[str, frozenset[str]] = {}
@@ -219,25 +229,20 @@ class SecondReader:
         """Count the records of all files."""
         return int(self._totals[0])
 
-    def duplicate_keys(self, key: Sequence[str]) -> int:
-        """Count the keys that stand more than once.
-
-        Args:
-            key: Columns of the key; they must be delivered.
-        """
-        places = [column.name for column in self._source.told]
-        names = ", ".join(f"v{places.index(name)}" for name in key)
-        inner = f"SELECT {names} FROM ({self._rows()}) GROUP BY {names} HAVING count(*) > 1"
-        return int(self._one(f"SELECT count(*) FROM ({inner})")[0])
+    def duplicates(self) -> int:
+        """Count the records whose key an earlier one has."""
+        return int(self._totals[0]) - int(self._totals[1])
 
     def aggregates(self) -> dict[str, Aggregate]:
         """Aggregate all columns."""
-        return _aggregates(self._source.told, self._totals[1:])
+        return _aggregates(self._source.told, self._totals[2:])
 
     @cached_property
     def _totals(self) -> tuple[str, ...]:
-        """Count the records and aggregate all columns in one reading."""
-        parts = ["count(*)"]
+        """Count the records and their keys, and aggregate all columns, in one reading."""
+        places = [column.name for column in self._source.told]
+        key = ", ".join(f"v{places.index(name)}" for name in self._key)
+        parts = ["count(*)", f"count(DISTINCT ROW({key}))" if key else "count(*)"]
         for place, column in enumerate(self._source.told):
             name, recipe = f"v{place}", _recipe(column)
             parts.append(f"count({name})")

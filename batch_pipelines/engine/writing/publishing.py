@@ -8,7 +8,7 @@ ledger's word, the fence, COMMIT. Anything that does not hold aborts all of it.
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -51,6 +51,15 @@ if TYPE_CHECKING:
 
 _LOCK_IDENTITY = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 _COUNT = sql.SQL("SELECT count(*) FROM {table} WHERE {stamped}")
+# A partitioned table has its rows in its partitions; of another, PostgreSQL lists none.
+_SIZE = """
+SELECT coalesce(sum(pg_relation_size(relid)), pg_relation_size(%(table)s))
+FROM pg_partition_tree(%(table)s)
+"""
+_BY_INDEX = ("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan")
+# From this share of a table on, reading all of it (in parallel) beats looking rows up (alone): rows that
+# are read cost three times as much as others that are passed over, on flights.
+_MOST = 0.25
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,19 @@ class Publication:
 class _Written:
     proof: Proof
     put: Put
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """How things stand before the first row.
+
+    Attributes:
+        wal: Position of the write-ahead log.
+        sizes: Bytes of each table, by its OID.
+    """
+
+    wal: str
+    sizes: Mapping[int, int]
 
 
 def publish_directly(
@@ -268,8 +290,8 @@ def refuse_too_many(publication: Publication, rejects: Rejects) -> None:
         raise ThresholdError(message, rejects.reasons)
 
 
-def _lock(connection: Connection, publication: Publication) -> str:
-    """Take the locks; return the position of the write-ahead log before the first row."""
+def _lock(connection: Connection, publication: Publication) -> _Begin:
+    """Take the locks; look how things stand before the first row."""
     oids = [source.table.oid for source in publication.sources]
     oids += [table.oid for table in publication.retired]
     changes = publication.superseded is not None or any(
@@ -278,7 +300,13 @@ def _lock(connection: Connection, publication: Publication) -> str:
     lock_tables(connection, oids, exclusive=changes)
     if publication.work.feed.identity == "feed":
         _refuse_twin(connection, publication.batch)
-    return batches.wal_position(connection)
+    sizes = {s.table.oid: _size(connection, s.table) for s in publication.sources}
+    return _Begin(batches.wal_position(connection), sizes)
+
+
+def _size(connection: Connection, table: TableInfo) -> int:
+    row = connection.execute(_SIZE, {"table": table.oid}).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _refuse_twin(connection: Connection, batch: Batch) -> None:
@@ -309,7 +337,7 @@ def _finish(
     rejects: Rejects,
     written: Sequence[_Written],
     before: Mapping[str, RowDigest],
-    began: str,
+    began: _Begin,
 ) -> tuple[TableBalance, ...]:
     """Do what comes after the rows, in the order that guarantees it."""
     batch, old = publication.batch, publication.superseded
@@ -319,7 +347,10 @@ def _finish(
     failpoint("bulk_write.before_check", connection)
     balances = []
     for each in written:
-        _prove(connection, each.proof, batch.batch_id, rejects, before)
+        table = each.proof.source.table
+        whole = _is_most(began.sizes[table.oid], _size(connection, table))
+        with _reading_whole(connection, wanted=whole):
+            _prove(connection, each.proof, batch.batch_id, rejects, before)
         balances.append(_balance(publication, each, rejects, removed))
     balances += [_farewell(t, removed.get(t.full_name, 0)) for t in publication.retired]
     if not publication.is_real:
@@ -344,10 +375,30 @@ def _finish(
         batches.mark_published(connection, batch.batch_id, total, rejects.total, skipped)
         sizes = {f.file_name: f.size for source in publication.sources for f in source.files}
         size = sum(sizes.values())
-        batches.record_volume(connection, batch.batch_id, source_bytes=size, since=began)
+        batches.record_volume(connection, batch.batch_id, source_bytes=size, since=began.wal)
     failpoint("bulk_write.before_fence", connection)
     publication.work.lease.fence(connection)
     return tuple(balances)
+
+
+def _is_most(before: int, now: int) -> bool:
+    """Say whether a table that grew from so many bytes to so many is mostly the batch's."""
+    return now - before > _MOST * now
+
+
+@contextmanager
+def _reading_whole(connection: Connection, *, wanted: bool) -> Iterator[None]:
+    """Have tables read as a whole and not by an index, which keeps PostgreSQL from using workers.
+
+    Nobody has counted the new rows yet, so its planner takes them for few.
+    """
+    if wanted:
+        for name in _BY_INDEX:
+            connection.execute(f"SET LOCAL {name} = off")
+    yield
+    if wanted:
+        for name in _BY_INDEX:
+            connection.execute(f"SET LOCAL {name} TO DEFAULT")
 
 
 def _remove_missing(connection: Connection, publication: Publication) -> dict[str, int]:

@@ -502,12 +502,12 @@ def test_the_statement_gives_what_is_shown(site18: MakeSite) -> None:
 
 def test_keys_that_stand_twice_are_counted(site18: MakeSite) -> None:
     site = site18(f"CREATE TABLE t (a integer, b text, {STAMP} uuid)")
-    files = {"1.csv": "a,b\n1,x\n2,x\n", "2.csv": "a,b\n01,y\n3,y\n"}
+    files = {"1.csv": "a,b\n1,x\n2,x\n", "2.csv": "a,b\n01,y\n3,y\n4,y\n"}
     source = read(site, site.settings.staging / "b" / "source", files)
-    keys = (["a"], 1), (["b"], 2), (["a", "b"], 0), (["b", "a"], 0)
-    with SecondReader(source) as reader:
-        for key, twice in keys:
-            assert reader.duplicate_keys(key) == twice
+    keys = ("a", 1), ("b", 3), ("ab", 0), ("ba", 0), ("", 0)
+    for key, twice in keys:
+        with SecondReader(source, key=key) as reader:
+            assert reader.duplicates() == twice
 
 
 @pytest.mark.parametrize(
@@ -539,6 +539,6 @@ def test_nothing_is_left_beside_the_source(site18: MakeSite) -> None:
     site = site18(f"CREATE TABLE t (a integer PRIMARY KEY, {STAMP} uuid)")
     folder = site.settings.staging / "b" / "source"
     source = read(site, folder, {"f.csv": "a\n1\n"})
-    with SecondReader(source) as reader:
-        assert reader.duplicate_keys(["a"]) == 0
+    with SecondReader(source, key=["a"]) as reader:
+        assert reader.duplicates() == 0
     assert [path.name for path in folder.parent.rglob("*")] == ["source", "f.csv"]
