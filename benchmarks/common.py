@@ -27,7 +27,7 @@ from batch_pipelines.engine.postgres.database import DATA_DATABASE, embedded_ser
 from batch_pipelines.engine.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from batch_pipelines.engine.postgres.server import EmbeddedServer
 
@@ -177,12 +177,18 @@ class Project:
         landed.hardlink_to(self.flights(copies, suffix))
         return self.run_import(feed, key)
 
-    def run(self, *command: str, environment: Mapping[str, str] | None = None) -> Run:
+    def run(
+        self,
+        *command: str,
+        environment: Mapping[str, str] | None = None,
+        accepted: Collection[int] = (0,),
+    ) -> Run:
         """Run a program in a process of its own.
 
         Args:
             command: The program and its arguments.
             environment: Variables beside the project's.
+            accepted: Exit codes that are no failure.
 
         Returns:
             What it took.
@@ -209,7 +215,7 @@ class Project:
                 raise
             seconds = time.perf_counter() - began
             process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
+            if process.returncode not in accepted:
                 output.seek(0)
                 said = output.read().decode(errors="replace")[-_LAST_CHARACTERS:]
                 message = f"{' '.join(command)} ended with {process.returncode}:\n{said}"
@@ -218,9 +224,9 @@ class Project:
         cpu = usage.ru_utime + usage.ru_stime
         return Run(seconds, cpu, usage.ru_maxrss * scale)
 
-    def run_import(self, feed: str, key: str) -> Run:
-        """Import a partition with the command that people use."""
-        return self.run(IMPORT, "import", feed, "--batch", key)
+    def run_import(self, feed: str, key: str, accepted: Collection[int] = (0,)) -> Run:
+        """Import a partition with the command that people use; see `run`."""
+        return self.run(IMPORT, "import", feed, "--batch", key, accepted=accepted)
 
 
 @contextmanager
