@@ -184,23 +184,24 @@ def _checks(
         "stamp": sql.Identifier(STAMP),
         "batch": sql.Literal(batch.batch_id),
     }
-    count, counted = _Question.ask(connection, _COUNT.format(**own))
-    totals_began = time.perf_counter()
-    target_totals = target_aggregates(connection, source, batch.batch_id)
-    totals_took = time.perf_counter() - totals_began
     twice = None
     if key:
+        # First, while the source is read: it takes one processor, and the other question takes all.
         names = sql.SQL(", ").join(map(sql.Identifier, key))
         twice = _Question.ask(connection, _TWICE.format(**own, key=names))
+    totals_began = time.perf_counter()
+    counted, target_totals = target_aggregates(connection, source, batch.batch_id)
+    totals_took = time.perf_counter() - totals_began
     wanted_totals = source_totals.result()
 
+    # One scan answers for the count and all columns; the statement kept with each is for that one alone.
+    count = _Question(_COUNT.format(**own), totals_took)
     yield count.answer(connection, "record_count", reader.records(), counted)
     yield from _schema_checks(connection, source, reader)
     if twice is not None:
         question, found = twice
         yield question.answer(connection, "key_uniqueness", reader.duplicates(), found)
     for column in source.told:
-        # One scan answers for all columns; the statement kept with each is for that one alone.
         alone = _Question(target_statement(source, [column], batch.batch_id), totals_took)
         wanted, actual = str(wanted_totals[column.name]), str(target_totals[column.name])
         yield alone.answer(connection, f"aggregates.{column.name}", wanted, actual)

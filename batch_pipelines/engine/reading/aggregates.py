@@ -151,6 +151,10 @@ def target_statement(source: TableSource, columns: Sequence[Column], batch_id: s
     Returns:
         A SELECT of one row: for each column count, sum, smallest and largest, as text.
     """
+    return _select(source, _parts(columns), batch_id)
+
+
+def _parts(columns: Sequence[Column]) -> list[sql.Composable]:
     parts: list[sql.Composable] = []
     for column in columns:
         name, recipe = sql.Identifier(column.name), _recipe(column)
@@ -164,6 +168,10 @@ def target_statement(source: TableSource, columns: Sequence[Column], batch_id: s
         )
         # The templates are constants of this module; the column's name is quoted by the driver.
         parts += [sql.SQL(text).format(c=name) for text in (total, low, high)]
+    return parts
+
+
+def _select(source: TableSource, parts: Sequence[sql.Composable], batch_id: str) -> sql.Composed:
     return sql.SQL("SELECT {} FROM {} WHERE {} = {}").format(
         sql.SQL(", ").join(parts),
         source.table.identifier,
@@ -174,8 +182,8 @@ def target_statement(source: TableSource, columns: Sequence[Column], batch_id: s
 
 def target_aggregates(
     connection: Connection, source: TableSource, batch_id: str
-) -> dict[str, Aggregate]:
-    """Aggregate all columns that the source tells of a batch's rows in one scan.
+) -> tuple[int, dict[str, Aggregate]]:
+    """Count a batch's rows and aggregate all columns that the source tells, in one scan.
 
     Args:
         connection: A connection in autocommit mode.
@@ -183,10 +191,11 @@ def target_aggregates(
         batch_id: The batch.
 
     Returns:
-        An aggregate for each column name.
+        How many rows, and an aggregate for each column name.
     """
-    row = connection.execute(target_statement(source, source.told, batch_id)).fetchone()
-    return _aggregates(source.told, row or ())
+    parts = [sql.SQL("count(*)"), *_parts(source.told)]
+    rows, *totals = connection.execute(_select(source, parts, batch_id)).fetchone() or (0,)
+    return int(rows), _aggregates(source.told, totals)
 
 
 class SecondReader:
