@@ -6,6 +6,7 @@ import pydantic
 from assets.common import batch_metadata, hexadecimal, stage_asset, table
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ingest import ingest
+from batch_pipelines.engine.sources import place
 from resources.batches import Batches, report_dead
 
 
@@ -33,7 +34,7 @@ def ingest_asset(feed: Feed) -> dg.AssetsDefinition:
         "ingest",
         after=None,
         kinds={"file"},
-        description=f"Files of {feed.source.path}, copied into staging. {feed.description}",
+        description=f"Deliveries of {place(feed)}, taken into staging. {feed.description}",
     )
     def _ingest(
         context: dg.AssetExecutionContext,

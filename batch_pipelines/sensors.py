@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from batch_pipelines.engine.landing import new_deliveries, scan
+from batch_pipelines.engine.landing import new_deliveries
 from batch_pipelines.engine.ledger.batches import attempts, fingerprints
+from batch_pipelines.engine.sources import place, scan
 from batch_pipelines.partitions import feed_partitions
 from resources.batches import REQUESTED_BY_TAG, Batches
 
@@ -36,7 +37,7 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
         job_name=feed.feed,
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Watches {feed.source.path} for new and corrected deliveries.",
+        description=f"Watches {place(feed)} for new and corrected deliveries.",
     )
     def _landing(
         context: dg.SensorEvaluationContext, batches: dg.ResourceParam[Batches]
@@ -50,7 +51,7 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
             landed, tried, asked, now=time.time(), settle_seconds=feed.source.settle_seconds
         )
         if not fresh:
-            return dg.SkipReason(f"Nothing new in {feed.source.path}.")
+            return dg.SkipReason(f"Nothing new in {place(feed)}.")
         known = context.instance.get_dynamic_partitions(feed.feed)
         return dg.SensorResult(
             dynamic_partitions_requests=[

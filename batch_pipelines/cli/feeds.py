@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
-from batch_pipelines.cli.show import Json, print_json, print_table, say
+from batch_pipelines.cli.show import Json, complain, print_json, print_table, say
 from batch_pipelines.engine.catalog import read_tables
-from batch_pipelines.engine.errors import FeedError
+from batch_pipelines.engine.errors import BatchError, FeedError, UnreachableError
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.feeds import Feed
-from batch_pipelines.engine.landing import find_keys
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.settings import load_settings
+from batch_pipelines.engine.sources import check_source, find_keys, place
+
+if TYPE_CHECKING:
+    from batch_pipelines.engine.settings import Settings
 
 app = typer.Typer(help="The feeds: what can be imported, and how.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_(*, json: Json = False) -> None:
-    """List the feeds and what lies in landing for them."""
+    """List the feeds and how many deliveries wait for them."""
     settings = load_settings()
     feeds = load_feeds(settings.feeds)
     if json:
@@ -29,13 +33,13 @@ def list_(*, json: Json = False) -> None:
         return
     print_table(
         f"Feeds in {settings.feeds}",
-        ["feed", "tables", "path", "deliveries in landing"],
+        ["feed", "tables", "source", "deliveries waiting"],
         [
             [
                 feed.feed,
                 ", ".join(table.table for table in feed.tables),
-                feed.source.path,
-                len(find_keys(feed, settings.root)),
+                place(feed),
+                _waiting(feed, settings),
             ]
             for feed in feeds.values()
         ],
@@ -47,18 +51,22 @@ def check(*, json: Json = False) -> None:
     """Check every feed file, and the tables they name."""
     settings = load_settings()
     feeds = load_feeds(settings.feeds)
-    problems = []
+    problems, unchecked = [], []
     with open_database(settings) as database, database.connect("check") as connection:
         for feed in feeds.values():
             try:
-                read_tables(connection, feed)
-            except FeedError as error:
+                check_source(feed, read_tables(connection, feed))
+            except UnreachableError as error:
+                unchecked.append(f"{feed.feed}: its query was not checked. {error}")
+            except BatchError as error:
                 problems.append(str(error))
     if json:
-        print_json({"feeds": list(feeds), "problems": problems})
+        print_json({"feeds": list(feeds), "problems": problems, "unchecked": unchecked})
     elif problems:
         raise FeedError("\n".join(problems))
     else:
+        for note in unchecked:
+            complain(note)
         say(f"{len(feeds)} feeds and their tables are right: {', '.join(feeds)}.")
     if problems:
         raise typer.Exit(2)
@@ -68,3 +76,12 @@ def check(*, json: Json = False) -> None:
 def schema() -> None:
     """Print the JSON Schema of a feed file, for editors."""
     sys.stdout.write(json_module.dumps(Feed.model_json_schema(), indent=1) + "\n")
+
+
+def _waiting(feed: Feed, settings: Settings) -> int | str:
+    """Count the deliveries; a database that does not answer must not hide the other feeds."""
+    try:
+        return len(find_keys(feed, settings.root))
+    except BatchError as error:
+        complain(f"{feed.feed}: {error}")
+        return "unknown"

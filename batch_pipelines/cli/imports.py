@@ -17,15 +17,14 @@ import typer
 from batch_pipelines.cli.batches import next_command
 from batch_pipelines.cli.rehearse import rehearse_all
 from batch_pipelines.cli.show import Json, complain, console, print_json, reason_text, say, status
-from batch_pipelines.engine.errors import BatchError, DeliveryError, StageOrderError
+from batch_pipelines.engine.errors import BatchError, StageOrderError
 from batch_pipelines.engine.feed_files import find_feed, load_feeds
-from batch_pipelines.engine.feeds import check_key
-from batch_pipelines.engine.landing import find_delivery, find_keys
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import proofs
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
+from batch_pipelines.engine.sources import keys_to_import
 from batch_pipelines.instance import open_instance, prepared
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def import_(
     """Import deliveries of a feed."""
     settings = load_settings()
     chosen = find_feed(load_feeds(settings.feeds), feed)
-    keys = _keys(chosen, batch, settings)
+    keys = keys_to_import(chosen, batch, settings.root)
     with prepared(settings) as database:
         with database.connect("import") as connection:
             require_current(connection)
@@ -114,22 +113,6 @@ def _end(outcomes: list[Imported], *, json: bool) -> None:
         raise typer.Exit(_FAILED)
     if any(o.batch is not None and o.batch.status == "PARTIAL_SUCCESS" for o in outcomes):
         raise typer.Exit(_PARTIAL)
-
-
-def _keys(feed: Feed, batch: str | None, settings: Settings) -> list[str]:
-    if batch is None:
-        keys = find_keys(feed, settings.root)
-        if not keys:
-            pattern = feed.pattern("{batch}", settings.root)
-            message = f"Nothing lies in landing for feed {feed.feed}: no file {pattern}."
-            raise DeliveryError(message)
-        return keys
-    if find_delivery(feed, check_key(batch), settings.root) is None:
-        pattern = feed.pattern(batch, settings.root)
-        near = ", ".join(find_keys(feed, settings.root)[:12]) or "nothing"
-        message = f"There is no file {pattern}. In landing for {feed.feed}: {near}."
-        raise DeliveryError(message)
-    return [batch]
 
 
 @dataclass(frozen=True)

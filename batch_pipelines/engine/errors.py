@@ -34,6 +34,10 @@ class DeliveryError(BatchError):
     """A delivery is missing, incomplete, damaged or not readable as its feed says."""
 
 
+class UnreachableError(DeliveryError):
+    """The database from which a delivery is to be read does not answer."""
+
+
 class BusyError(BatchError):
     """Another live run holds the partition."""
 

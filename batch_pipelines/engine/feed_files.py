@@ -11,6 +11,7 @@ import yaml
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.feeds import Feed, Source, Table
 from batch_pipelines.engine.formats import Format
+from batch_pipelines.engine.queries import Query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -187,6 +188,7 @@ def _line(node: yaml.Node | None, loc: Sequence[int | str]) -> int:
 _KNOWN = {
     (): Feed.model_fields,
     ("source",): Source.model_fields,
+    ("source", "query"): Query.model_fields,
     ("tables",): Table.model_fields,
     ("format",): Format.model_fields,
 }
@@ -203,6 +205,10 @@ _EXPECTED = {
 _FORMS = {
     "feed": "must be a word of lower-case letters, digits and `_`, beginning with a letter",
     "table": "must be a table with its schema, as in `public.flights`",
+    "url_variable": (
+        "must be the name of an environment variable, of capitals, digits and `_`; "
+        "the URL is a secret and stands in that variable alone"
+    ),
 }
 
 

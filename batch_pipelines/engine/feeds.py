@@ -16,6 +16,7 @@ import pydantic
 
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.formats import DEFAULT, Format
+from batch_pipelines.engine.queries import Query  # noqa: TC001  # pydantic reads it at run time
 from batch_pipelines.engine.routes import Route
 
 # Dagster takes any string as a partition key, '' and newlines and '...' included; a key is also a
@@ -37,19 +38,35 @@ class _Part(pydantic.BaseModel):
 
 
 class Source(_Part):
-    """Where deliveries appear.
+    """Where deliveries appear: files of a path, or what a query brings.
 
     Attributes:
         path: Pattern of the files of one delivery; `{batch}` stands for the partition key. A
             relative one starts at the folder that holds the feeds folder.
         settle_seconds: How long, in seconds, the files of a delivery must be unchanged before the
             sensor takes it for complete.
+        query: What to read of another database, in place of files.
     """
 
-    path: str = pydantic.Field(description="files of one delivery; {batch} is the partition key")
+    path: str = pydantic.Field(
+        default="", description="files of one delivery; {batch} is the partition key"
+    )
     settle_seconds: float = pydantic.Field(
         default=10.0, ge=0, description="seconds a delivery must be unchanged to count as complete"
     )
+    query: Query | None = pydantic.Field(
+        default=None, description="what to read of another database, in place of files"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _path_or_query(self) -> Self:
+        if (self.query is None) == (not self.path):
+            message = "must have `path`, the pattern of its files, or a `query`, and not both"
+            raise ValueError(message)
+        if self.query is not None and "settle_seconds" in self.model_fields_set:
+            message = "`settle_seconds` is for files; a query is read in one snapshot"
+            raise ValueError(message)
+        return self
 
     @pydantic.field_validator("path")
     @classmethod
@@ -301,6 +318,13 @@ class Feed(_Part):
             raise ValueError(message)
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _a_query_fills_one_table(self) -> Feed:
+        if self.source.query is not None and (len(self.tables) > 1 or self.tables[0].files != "*"):
+            message = "a query fills one table, without `files:`; write a feed for each table"
+            raise ValueError(message)
+        return self
+
     def target_of(self, file_name: str) -> str:
         """Say which table a file of a delivery fills.
 
@@ -410,7 +434,7 @@ class Feed(_Part):
                 key = part[len(before) : len(part) - len(after)]
             elif not fnmatch.fnmatchcase(part, template):
                 return None
-        return key if key and _is_key(key) else None
+        return key if key and is_key(key) else None
 
 
 def check_key(key: str) -> str:
@@ -425,7 +449,7 @@ def check_key(key: str) -> str:
     Raises:
         DeliveryError: It is no valid key.
     """
-    if _is_key(key):
+    if is_key(key):
         return key
     message = (
         f"{key!r} is not a partition key: expected 1 to 100 letters, digits, or _ . = + -, "
@@ -434,5 +458,6 @@ def check_key(key: str) -> str:
     raise DeliveryError(message)
 
 
-def _is_key(text: str) -> bool:
+def is_key(text: str) -> bool:
+    """Say whether a text is a valid partition key."""
     return PARTITION_KEY.fullmatch(text) is not None and ".." not in text

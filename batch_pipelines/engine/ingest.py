@@ -13,11 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.intake import take_in
-from batch_pipelines.engine.landing import find_delivery
 from batch_pipelines.engine.ledger import batches, files
-from batch_pipelines.engine.promises import read_promises
+from batch_pipelines.engine.sources import take_in
 from batch_pipelines.engine.work import clear_staging, recorded
 
 if TYPE_CHECKING:
@@ -78,20 +75,14 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
         )  # fmt: skip
     clear_staging(connection, work)
     with recorded(connection, work, batch.batch_id, "ingest"), _cleared(work, batch.batch_id):
-        delivery = find_delivery(work.feed, work.key, work.settings.root)
-        if delivery is None:
-            pattern = work.feed.pattern(work.key, work.settings.root)
-            message = f"{work.name}: there is no file {pattern}. Deliver it and run again."
-            raise DeliveryError(message)
-        promises = read_promises(delivery)
-        staged, checksums = take_in(work, batch.batch_id, delivery, promises)
-        identity = _identity(work, staged)
+        taken = take_in(work, batch.batch_id)
+        identity = _identity(work, taken.files)
         earlier = None if force else batches.same_content(connection, work.feed.feed, identity)
         with connection.transaction():
-            files.replace(connection, batch.batch_id, staged)
-            files.audit(connection, batch.batch_id, checksums)
+            files.replace(connection, batch.batch_id, taken.files)
+            files.audit(connection, batch.batch_id, taken.checksums)
             batches.record_identity(
-                connection, batch.batch_id, identity=identity, fingerprint=delivery.fingerprint
+                connection, batch.batch_id, identity=identity, fingerprint=taken.fingerprint
             )
             if earlier is not None:
                 batches.mark_duplicate(connection, batch.batch_id, earlier.batch_id)
@@ -102,7 +93,7 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
                 batches.attach(connection, work.run_id, earlier)
     now = batches.of_run(connection, work.run_id) or batch
     return IngestResult(
-        now, None if earlier is None else earlier.batch_id, tuple(staged), tuple(dead)
+        now, None if earlier is None else earlier.batch_id, tuple(taken.files), tuple(dead)
     )
 
 

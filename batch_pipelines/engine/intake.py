@@ -22,6 +22,7 @@ from batch_pipelines.engine.reading.plain import COMPRESSIONS, only_member
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import BinaryIO
 
     from batch_pipelines.engine.landing import Delivery
     from batch_pipelines.engine.promises import Promise
@@ -98,7 +99,7 @@ def take_in(
             raise DeliveryError(message)
     for path in delivery.control:
         _copy(path, folder / path.name)
-    _sync_folder(folder)
+    sync_folder(folder)
     return staged, checksums
 
 
@@ -122,15 +123,38 @@ def _kind(path: Path) -> tuple[str, str | None]:
 
 
 def _copy(source: Path, target: Path) -> tuple[int, int, str, list[Checksum]]:
-    """Copy a file; size, CRC32C, SHA-256 and the checksums of chunks come from the same pass."""
     before = source.stat()
+    with source.open("rb") as reading:
+        # No further than the file went: a sender who goes on writing must not fill our disk.
+        copied = write_staged(reading, target, most=before.st_size)
+    after = source.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or (
+        copied[0] != after.st_size
+    ):
+        message = f"{source}: it changed while it was read; run again when its sender is done."
+        raise DeliveryError(message)
+    return copied
+
+
+def write_staged(
+    reading: BinaryIO, target: Path, *, most: int
+) -> tuple[int, int, str, list[Checksum]]:
+    """Write a staged file; size, CRC32C, SHA-256 and the checksums of chunks come from the same pass.
+
+    Args:
+        reading: What to write.
+        target: The file, which is not there yet.
+        most: Size in bytes, behind which no more is read.
+
+    Returns:
+        Its size in bytes, CRC32C, SHA-256, and all checksums.
+    """
     sha256 = hashlib.sha256()
     crc = size = 0
     chunks: list[Checksum] = []
     began = time.perf_counter()
-    with source.open("rb") as reading, target.open("xb") as writing:
-        # No further than the file went: a sender who goes on writing must not fill our disk.
-        while size <= before.st_size and (chunk := reading.read(files.CHUNK_BYTES)):
+    with target.open("xb") as writing:
+        while size <= most and (chunk := reading.read(files.CHUNK_BYTES)):
             started = time.perf_counter()
             sha256.update(chunk)
             crc = crc32c.crc32c(chunk, crc)
@@ -138,27 +162,22 @@ def _copy(source: Path, target: Path) -> tuple[int, int, str, list[Checksum]]:
             writing.write(failpoint("ingest.copied", chunk))
             took = time.perf_counter() - started
             chunks.append(
-                Checksum("chunk", files.chunk_id(source.name, size, len(chunk)), own, None, None,
+                Checksum("chunk", files.chunk_id(target.name, size, len(chunk)), own, None, None,
                          len(chunk), took)
             )  # fmt: skip
             size += len(chunk)
         writing.flush()
         os.fsync(writing.fileno())
-    after = source.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or (
-        size != after.st_size
-    ):
-        message = f"{source}: it changed while it was read; run again when its sender is done."
-        raise DeliveryError(message)
     target.chmod(0o444)
     whole = Checksum(
-        "file", source.name, crc, None, None, size, max(time.perf_counter() - began, 1e-9)
+        "file", target.name, crc, None, None, size, max(time.perf_counter() - began, 1e-9)
     )
     # The one chunk of a small file would say the same thing twice.
     return size, crc, sha256.hexdigest(), [whole, *chunks] if len(chunks) > 1 else [whole]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names of a folder's files outlast a crash of the machine."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import DeliveryError, ThresholdError
-from batch_pipelines.engine.intake import take_in
-from batch_pipelines.engine.landing import find_delivery
 from batch_pipelines.engine.ledger import batches
-from batch_pipelines.engine.promises import read_promises
 from batch_pipelines.engine.reading.count import records_by_table, records_of
 from batch_pipelines.engine.reading.plain import Unpacking
+from batch_pipelines.engine.sources import take_in
 from batch_pipelines.engine.writing.loading import load
 from batch_pipelines.engine.writing.publishing import Publication
 from batch_pipelines.engine.writing.source import sources_of
@@ -81,12 +79,7 @@ def _rehearse(connection: Connection, work: Work) -> Rehearsal:
 
 
 def _publication(connection: Connection, work: Work) -> Publication:
-    delivery = find_delivery(work.feed, work.key, work.settings.root)
-    if delivery is None:
-        pattern = work.feed.pattern(work.key, work.settings.root)
-        message = f"{work.name}: there is no file {pattern}. Deliver it and try again."
-        raise DeliveryError(message)
-    staged, _ = take_in(work, work.run_id, delivery, read_promises(delivery))
+    staged = take_in(work, work.run_id).files
     folder = work.staged_source(work.run_id)
     form, unpacking = work.feed.format, Unpacking(folder, work.feed)
     counted = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,16 @@ def load_settings() -> Settings:
         )
         message = f"The environment cannot be used: {problems}. {_REMEDY}"
         raise SettingsError(message) from None
+
+
+def read_secret(variable: str) -> pydantic.SecretStr | None:
+    """Read a variable that a feed names, which holds a secret.
+
+    Args:
+        variable: Its name.
+
+    Returns:
+        Its value, which prints as stars; None where it is not set, or empty.
+    """
+    value = os.environ.get(variable)
+    return pydantic.SecretStr(value) if value else None

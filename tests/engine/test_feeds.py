@@ -110,11 +110,15 @@ def changed(old: str, new: str) -> str:
         ),
         pytest.param(
             changed("  path:", "  pth:"),
-            [
-                "2: `source.path` is missing; add it.",
-                "3: `source.pth` is not known; did you mean `path`?",
-            ],
+            ["3: `source.pth` is not known; did you mean `path`?"],
             id="a misspelt name below",
+        ),
+        pytest.param(
+            changed("  path: ", "  settle_seconds: 3 #"),
+            [
+                "2: `source`: must have `path`, the pattern of its files, or a `query`, and not both."
+            ],
+            id="neither path nor query",
         ),
         pytest.param(
             SMALLEST + "    fils: '*'\n",

@@ -1,0 +1,180 @@
+"""Where a feed's deliveries come from: files in landing, or a query against another database.
+
+The one place that tells the two apart. Everybody else asks here, and gets staged files either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batch_pipelines.engine import intake, landing
+from batch_pipelines.engine.catalog import match_columns
+from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.feeds import check_key
+from batch_pipelines.engine.landing import Delivery
+from batch_pipelines.engine.promises import read_promises
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from batch_pipelines.engine.catalog import TableInfo
+    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.ledger.files import Checksum, ImportFile
+    from batch_pipelines.engine.work import Work
+
+# SQLAlchemy takes a quarter of a second to import, which only a query needs: its modules are imported
+# where they are used.
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A delivery in staging.
+
+    Attributes:
+        files: Its files.
+        checksums: What was computed while they were written.
+        fingerprint: Tells whether what is waiting is this delivery.
+    """
+
+    files: list[ImportFile]
+    checksums: list[Checksum]
+    fingerprint: str
+
+
+def place(feed: Feed) -> str:
+    """Say where a feed's deliveries come from, for people.
+
+    Args:
+        feed: The feed.
+    """
+    query = feed.source.query
+    if query is None:
+        return feed.source.path
+    return f"{query.table or 'a query'} in the database of {query.url_variable}"
+
+
+def find_keys(feed: Feed, root: Path) -> list[str]:
+    """List the partition keys that have a delivery waiting.
+
+    Args:
+        feed: The feed.
+        root: Folder where relative paths start.
+
+    Returns:
+        The valid keys, sorted; a name that is no valid key is passed over.
+
+    Raises:
+        DeliveryError: The database of a query cannot be asked.
+        SettingsError: Its URL is not set, or cannot be used.
+    """
+    return landing.find_keys(feed, root) if feed.source.query is None else [*scan(feed, root)]
+
+
+def scan(feed: Feed, root: Path) -> dict[str, Delivery]:
+    """List the deliveries that are waiting.
+
+    Args:
+        feed: The feed.
+        root: Folder where relative paths start.
+
+    Returns:
+        The deliveries by partition key; those of a query have no files yet.
+
+    Raises:
+        DeliveryError: The database of a query cannot be asked.
+        SettingsError: Its URL is not set, or cannot be used.
+    """
+    if feed.source.query is None:
+        return landing.scan(feed, root)
+    from batch_pipelines.engine.querying.waiting import waiting  # noqa: PLC0415
+
+    found = waiting(feed.source.query)
+    # One snapshot of a database is whole: there is nothing to wait for.
+    return {key: Delivery((), (), mark, 0) for key, mark in found.items()}
+
+
+def keys_to_import(feed: Feed, key: str | None, root: Path) -> list[str]:
+    """Say which partitions an import has to do with.
+
+    Args:
+        feed: The feed.
+        key: The partition key asked for; None for all that have a delivery waiting.
+        root: Folder where relative paths start.
+
+    Returns:
+        Their keys.
+
+    Raises:
+        DeliveryError: The key is not a valid one, or nothing is waiting.
+        SettingsError: The URL of a query's database is not set, or cannot be used.
+    """
+    by_path = feed.source.query is None
+    if key is None:
+        keys = find_keys(feed, root)
+        if not keys:
+            message = (
+                f"Nothing lies in landing for feed {feed.feed}: no file {feed.pattern('{batch}', root)}."
+                if by_path
+                else f"The query of feed {feed.feed} lists no partition; say which, by --batch KEY."
+            )
+            raise DeliveryError(message)
+        return keys
+    if by_path and landing.find_delivery(feed, check_key(key), root) is None:
+        near = ", ".join(find_keys(feed, root)[:12]) or "nothing"
+        message = f"There is no file {feed.pattern(key, root)}. In landing for {feed.feed}: {near}."
+        raise DeliveryError(message)
+    return [check_key(key)]
+
+
+def take_in(work: Work, batch_id: str) -> Taken:
+    """Take a partition's delivery into staging, immutable.
+
+    Args:
+        work: The run's work.
+        batch_id: The batch whose staging it goes to.
+
+    Returns:
+        What was taken.
+
+    Raises:
+        DeliveryError: It is missing, not what was promised, larger than the feed allows, or changes
+            while it is read; or the database of a query refuses it.
+        FeedError: The columns of a query do not have names of their own.
+        SettingsError: The URL of a query's database is not set, or cannot be used.
+    """
+    if work.feed.source.query is not None:
+        from batch_pipelines.engine.querying.taking import take_query  # noqa: PLC0415
+
+        return Taken(*take_query(work, batch_id, work.feed.source.query))
+    delivery = landing.find_delivery(work.feed, work.key, work.settings.root)
+    if delivery is None:
+        pattern = work.feed.pattern(work.key, work.settings.root)
+        message = f"{work.name}: there is no file {pattern}. Deliver it and run again."
+        raise DeliveryError(message)
+    files, checksums = intake.take_in(work, batch_id, delivery, read_promises(delivery))
+    return Taken(files, checksums, delivery.fingerprint)
+
+
+def check_source(feed: Feed, tables: Sequence[TableInfo]) -> None:
+    """Check what a query's database says of it; files are checked when they are there.
+
+    Args:
+        feed: The feed.
+        tables: Its tables.
+
+    Raises:
+        DeliveryError: The database refuses the query.
+        FeedError: The query's columns do not fit the table.
+        SettingsError: The variable with the URL is not set, or the URL cannot be used.
+        UnreachableError: The database does not answer, so that nothing could be checked.
+    """
+    query = feed.source.query
+    if query is None:
+        return
+    from batch_pipelines.engine.querying.checking import check_query  # noqa: PLC0415
+
+    names = [feed.format.target_name(name) for name in check_query(query)]
+    where = f"The query in the database of {query.url_variable}"
+    match_columns(tables[0], [name for name in names if name is not None], where)
