@@ -22,12 +22,14 @@ from batch_pipelines.engine.postgres.server import EmbeddedServer
 from batch_pipelines.engine.settings import Settings, load_settings
 from tests import support_databases as databases
 from tests.debian_postgres import DebianServer, debian_binaries
+from tests.support_s3 import opened_store, running_server
 from tests.support_shop import open_shop, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support_s3 import Server, Store
     from tests.support_shop import Shop
 
 # Read before `_no_settings_from_outside` takes it away from the code under test.
@@ -150,6 +152,19 @@ def shop(_server_url: str, _shop_template: str, tmp_path: Path) -> Iterator[Shop
     open_shop(tmp_path)
     with databases.fresh(_server_url, _shop_template) as url, opened(tmp_path, url) as shop:
         yield shop
+
+
+@pytest.fixture(scope="session")
+def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("s3") / "log") as server:
+        yield server
+
+
+@pytest.fixture
+def store(_s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
+    """A bucket of its own on a local S3 server, to which the environment leads."""
+    with opened_store(_s3, monkeypatch, tmp_path) as store:
+        yield store
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 
 from batch_pipelines.cli.show import Json, complain, print_json, print_table, say
 from batch_pipelines.engine.catalog import read_tables
-from batch_pipelines.engine.errors import BatchError, FeedError, UnreachableError
+from batch_pipelines.engine.errors import BatchError, DeliveryError, FeedError, UnreachableError
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.postgres.database import open_database
@@ -18,7 +18,7 @@ from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.sources import check_source, find_keys, place
 
 if TYPE_CHECKING:
-    from batch_pipelines.engine.settings import Settings
+    from pathlib import Path
 
 app = typer.Typer(help="The feeds: what can be imported, and how.", no_args_is_help=True)
 
@@ -31,6 +31,7 @@ def list_(*, json: Json = False) -> None:
     if json:
         print_json([feed.model_dump(mode="json") for feed in feeds.values()])
         return
+    problems: list[str] = []
     print_table(
         f"Feeds in {settings.feeds}",
         ["feed", "tables", "source", "deliveries waiting"],
@@ -39,11 +40,22 @@ def list_(*, json: Json = False) -> None:
                 feed.feed,
                 ", ".join(table.table for table in feed.tables),
                 place(feed),
-                _waiting(feed, settings),
+                _waiting(feed, settings.root, problems),
             ]
             for feed in feeds.values()
         ],
     )
+    if problems:
+        raise DeliveryError("\n".join(problems))
+
+
+def _waiting(feed: Feed, root: Path, problems: list[str]) -> int | str:
+    """Count a feed's deliveries; a place that cannot be asked is a problem, and hides no other feed."""
+    try:
+        return len(find_keys(feed, root))
+    except BatchError as error:
+        problems.append(f"{feed.feed}: {error}")
+        return "?"
 
 
 @app.command("check")
@@ -76,12 +88,3 @@ def check(*, json: Json = False) -> None:
 def schema() -> None:
     """Print the JSON Schema of a feed file, for editors."""
     sys.stdout.write(json_module.dumps(Feed.model_json_schema(), indent=1) + "\n")
-
-
-def _waiting(feed: Feed, settings: Settings) -> int | str:
-    """Count the deliveries; a database that does not answer must not hide the other feeds."""
-    try:
-        return len(find_keys(feed, settings.root))
-    except BatchError as error:
-        complain(f"{feed.feed}: {error}")
-        return "unknown"

@@ -1,8 +1,8 @@
 """Checksum: read the staged copy again and compare it with what was seen and what was promised.
 
 Each file's CRC32C, and each chunk's, against the one ingest computed in flight; the file's also
-against the sender's sidecar or manifest. The same pass counts the records. A difference fails the
-batch before anything is written to a target table.
+against the sender's sidecar or manifest, or what its store keeps. The same pass counts the records. A
+difference fails the batch before anything is written to a target table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import crc32c
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, files
-from batch_pipelines.engine.ledger.files import Checksum
+from batch_pipelines.engine.ledger.files import COMPOSITE, Checksum
 from batch_pipelines.engine.reading.count import (
     CsvScan,
     LineScan,
@@ -82,9 +82,10 @@ def checksum(connection: Connection, work: Work) -> ChecksumResult:
 
 
 def _check(connection: Connection, work: Work, batch: Batch) -> None:
+    by_ingest = files.checksums(connection, batch.batch_id)
     seen = {
         record.entity_id: record.computed_crc32
-        for record in files.checksums(connection, batch.batch_id)
+        for record in by_ingest
         if record.entity_type == "chunk" and record.status == "recorded"
     }
     found: list[Checksum] = []
@@ -112,7 +113,10 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
                 by_table[file.file_name] = records_by_table(plain, routes)
     # The findings are kept even where they fail the batch: they are the reason.
     files.audit(connection, batch.batch_id, found)
+    # Of parts in a store nothing is left to compute here: the staged copy is what ingest saw.
+    composite = {c.entity_id: c.error_details for c in by_ingest if c.entity_type == COMPOSITE}
     problems = [c.error_details for c in found if c.error_details and c.entity_type == "file"]
+    problems += filter(None, composite.values())
     if problems:
         message = (
             "; ".join(problems) + ". Nothing was written. Deliver what is right, and run again."

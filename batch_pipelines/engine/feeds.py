@@ -28,7 +28,8 @@ EVERY_TABLE: Final = "*"
 _WILD = frozenset("*?[")
 _SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")
 _ALL = 100
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/")
 
 Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
@@ -42,14 +43,16 @@ class Source(_Part):
 
     Attributes:
         path: Pattern of the files of one delivery; `{batch}` stands for the partition key. A
-            relative one starts at the folder that holds the feeds folder.
+            relative one starts at the folder that holds the feeds folder; one that begins with
+            `s3://BUCKET/` is the keys of objects.
         settle_seconds: How long, in seconds, the files of a delivery must be unchanged before the
             sensor takes it for complete.
         query: What to read of another database, in place of files.
     """
 
     path: str = pydantic.Field(
-        default="", description="files of one delivery; {batch} is the partition key"
+        default="",
+        description="files of one delivery, or s3://bucket/...; {batch} is the partition key",
     )
     settle_seconds: float = pydantic.Field(
         default=10.0, ge=0, description="seconds a delivery must be unchanged to count as complete"
@@ -71,11 +74,21 @@ class Source(_Part):
     @pydantic.field_validator("path")
     @classmethod
     def _one_placeholder(cls, value: str) -> str:
-        if _URL.match(value):
+        url, bucket = _URL.match(value), _BUCKET.match(value)
+        if url and url[1] != "s3":
             message = (
-                "must not be a URL: deliveries are read from folders only; "
-                "have them copied into one and write its path"
+                f"must be a path or begin with s3://, not {url[1]}://: no other store can be read; "
+                "have deliveries copied into a folder and write its path"
             )
+            raise ValueError(message)
+        if url and not bucket:
+            message = (
+                "must name the bucket alone behind s3://, as in s3://BUCKET/{batch}/*.csv; "
+                "credentials, endpoint and region come from the environment"
+            )
+            raise ValueError(message)
+        if bucket and {"", "."} & set(value[bucket.end() :].rstrip("/").split("/")):
+            message = "must not contain '//' or '/./': a bucket takes them for other keys"
             raise ValueError(message)
         if value.count(PLACEHOLDER) != 1:
             message = f"must contain {PLACEHOLDER} exactly once: it becomes the partition key"
@@ -98,6 +111,21 @@ class Source(_Part):
                 )
                 raise ValueError(message)
         return value
+
+    @property
+    def bucket(self) -> str | None:
+        """The bucket that the path begins with; None where it leads to folders."""
+        found = _BUCKET.match(self.path)
+        return found[1] if found else None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the path below its bucket, its `/` or the folder where relative paths start."""
+        found = _BUCKET.match(self.path)
+        if found:
+            return tuple(self.path[found.end() :].split("/"))
+        path = PurePosixPath(self.path)
+        return path.parts[1:] if path.is_absolute() else path.parts
 
 
 class Table(_Part):
@@ -397,34 +425,29 @@ class Feed(_Part):
         """
         return next(table for table in self.tables if table.table == full_name)
 
-    def pattern(self, key: str, root: Path) -> Path:
-        """Give the absolute pattern of the files that belong to a partition.
+    def pattern(self, key: str, root: Path) -> str:
+        """Give the full pattern of the files that belong to a partition.
 
         Args:
             key: Partition key, already checked by `check_key`.
             root: Folder where relative paths start.
 
         Returns:
-            A path whose last part may hold wildcards.
+            A path or URL whose last part may hold wildcards.
         """
-        return root / self.source.path.replace(PLACEHOLDER, key)
+        path = self.source.path.replace(PLACEHOLDER, key)
+        return str(root / path) if self.source.bucket is None else path
 
-    def key_of(self, path: Path, root: Path) -> str | None:
+    def key_of(self, path: str) -> str | None:
         """Read the partition key out of a file's path.
 
         Args:
-            path: Absolute path of a file.
-            root: Folder where relative paths start.
+            path: Path of a file from where the feed's path starts; see `Source.parts`.
 
         Returns:
             The key, or None where the file does not match or the key is not a valid one.
         """
-        try:
-            parts = path.relative_to(root / Path(self.source.path).anchor).parts
-        except ValueError:
-            return None
-        expected = PurePosixPath(self.source.path).parts
-        expected = expected[1:] if expected[0] == "/" else expected
+        parts, expected = path.split("/"), self.source.parts
         if len(parts) != len(expected):
             return None
         key = None

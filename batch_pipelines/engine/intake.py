@@ -17,14 +17,17 @@ from batch_pipelines.engine.feeds import EVERY_TABLE
 from batch_pipelines.engine.landing import MANIFEST
 from batch_pipelines.engine.ledger import files
 from batch_pipelines.engine.ledger.files import Checksum, ImportFile
+from batch_pipelines.engine.places.composite import CompositeCrc32c
+from batch_pipelines.engine.places.place import Reading, changed_while_read
+from batch_pipelines.engine.promises import OBJECT_METADATA, promised_crc32c
 from batch_pipelines.engine.reading.plain import COMPRESSIONS, only_member
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from typing import BinaryIO
 
     from batch_pipelines.engine.landing import Delivery
+    from batch_pipelines.engine.places.place import LandedFile, Readable, StoredChecksum
     from batch_pipelines.engine.promises import Promise
     from batch_pipelines.engine.work import Work
 
@@ -51,34 +54,34 @@ def take_in(
         DeliveryError: The delivery is larger than the feed allows, a file changes while it is read, is
             wanted by no table, in no known format, has another size than promised, or a table gets none.
     """
-    size = sum(path.stat().st_size for path in delivery.data)
+    size = sum(file.size for file in delivery.data)
     work.feed.limits.check(work.name, files=len(delivery.data), bytes=size)
     folder = work.staged_source(batch_id)
     shutil.rmtree(work.staging(batch_id), ignore_errors=True)
     folder.mkdir(parents=True)
     staged, checksums = [], []
-    for path in delivery.data:
-        target = work.feed.target_of(path.name)
-        file_format, compression = _kind(path)
+    for file in delivery.data:
+        target = work.feed.target_of(file.name)
+        size, crc, sha256, seen, stored = _copy(file, folder / file.name)
+        file_format, compression = _kind(file, folder / file.name)
         if target == EVERY_TABLE and file_format != "jsonl":
             message = (
-                f"{path}: the feed has a `table_field`, which only JSON lines have. "
+                f"{file}: the feed has a `table_field`, which only JSON lines have. "
                 "Deliver *.jsonl, or give each table its `files:` pattern."
             )
             raise DeliveryError(message)
-        size, crc, sha256, seen = _copy(path, folder / path.name)
         checksums += seen
-        promise = promises.get(path.name)
+        promise = promises.get(file.name)
         if promise is not None and promise.size not in {None, size}:
             message = (
-                f"{path}: {size} bytes, but {MANIFEST} says {promise.size}. "
+                f"{file}: {size} bytes, but {MANIFEST} says {promise.size}. "
                 "Deliver the file, or its manifest, again."
             )
             raise DeliveryError(message)
-        promised = promise if promise is not None and promise.crc32c is not None else None
+        promised = promised_crc32c(file, promise, stored)
         staged.append(
             ImportFile(
-                file_name=path.name,
+                file_name=file.name,
                 target_table=target,
                 size=size,
                 format=file_format,
@@ -97,47 +100,52 @@ def take_in(
                 "Deliver it too: what a delivery does not bring would be taken for removed."
             )
             raise DeliveryError(message)
-    for path in delivery.control:
-        _copy(path, folder / path.name)
+    for file in delivery.control:
+        _copy(file, folder / file.name)
     sync_folder(folder)
     return staged, checksums
 
 
-def _kind(path: Path) -> tuple[str, str | None]:
+def _kind(file: LandedFile, copy: Path) -> tuple[str, str | None]:
     """Tell format and compression by a file's suffixes; of `a.zip` by that of the file in it."""
+    path = PurePath(file.name)
     compression = COMPRESSIONS.get(path.suffix.lower())
     name = PurePath(path.stem if compression else path.name)
     suffix = name.suffix.lower()
     if compression == "zip" and suffix not in FORMATS:
-        suffix = PurePath(only_member(path).filename).suffix.lower()
+        suffix = PurePath(only_member(copy).filename).suffix.lower()
     if suffix not in FORMATS:
         message = (
-            f"{path}: format {suffix!r} is not known; there are {', '.join(FORMATS)}, and all but the "
+            f"{file}: format {suffix!r} is not known; there are {', '.join(FORMATS)}, and all but the "
             f"last with {', '.join(COMPRESSIONS)} behind them."
         )
         raise DeliveryError(message)
     if compression and FORMATS[suffix] == "parquet":
-        message = f"{path}: Parquet is compressed inside. Deliver the file as it is."
+        message = f"{file}: Parquet is compressed inside. Deliver the file as it is."
         raise DeliveryError(message)
     return FORMATS[suffix], compression
 
 
-def _copy(source: Path, target: Path) -> tuple[int, int, str, list[Checksum]]:
-    before = source.stat()
-    with source.open("rb") as reading:
+def _copy(
+    file: LandedFile, target: Path
+) -> tuple[int, int, str, list[Checksum], StoredChecksum | None]:
+    """Copy a file; last is given what its place says of its checksum, checked here if of parts."""
+    with file.open() as reading:
+        stored = reading.stored
+        composite = CompositeCrc32c(stored.parts if stored else ())
         # No further than the file went: a sender who goes on writing must not fill our disk.
-        copied = write_staged(reading, target, most=before.st_size)
-    after = source.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or (
-        copied[0] != after.st_size
-    ):
-        message = f"{source}: it changed while it was read; run again when its sender is done."
-        raise DeliveryError(message)
-    return copied
+        size, crc, sha256, found = write_staged(
+            Reading(composite.watching(reading.read)), target, most=file.size
+        )
+    if size != file.size:
+        raise changed_while_read(file)
+    if stored is not None and stored.parts:
+        found.append(_compare_parts(file, composite.value(), stored, found[0].seconds))
+    return size, crc, sha256, found, stored
 
 
 def write_staged(
-    reading: BinaryIO, target: Path, *, most: int
+    reading: Readable, target: Path, *, most: int
 ) -> tuple[int, int, str, list[Checksum]]:
     """Write a staged file; size, CRC32C, SHA-256 and the checksums of chunks come from the same pass.
 
@@ -147,7 +155,7 @@ def write_staged(
         most: Size in bytes, behind which no more is read.
 
     Returns:
-        Its size in bytes, CRC32C, SHA-256, and all checksums.
+        Its size in bytes, CRC32C, SHA-256, and all checksums, the file's first.
     """
     sha256 = hashlib.sha256()
     crc = size = 0
@@ -174,6 +182,21 @@ def write_staged(
     )
     # The one chunk of a small file would say the same thing twice.
     return size, crc, sha256.hexdigest(), [whole, *chunks] if len(chunks) > 1 else [whole]
+
+
+def _compare_parts(
+    file: LandedFile, computed: int, stored: StoredChecksum, seconds: float
+) -> Checksum:
+    problem = None
+    if computed != stored.crc32c:
+        problem = (
+            f"{file.name}: composite CRC32C of its {len(stored.parts)} parts is {computed:08x}, but its "
+            f"{OBJECT_METADATA} says {stored.crc32c:08x}"
+        )
+    return Checksum(
+        files.COMPOSITE, file.name, computed, stored.crc32c, OBJECT_METADATA, file.size, seconds,
+        problem,
+    )  # fmt: skip
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batch_pipelines.engine.feeds import check_key
+from batch_pipelines.engine.feeds import PLACEHOLDER, check_key
+from batch_pipelines.engine.places.choosing import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.places.place import LandedFile
 
 MANIFEST = "manifest.csv"
 SIDECAR_SUFFIX = ".crc32c"
@@ -26,12 +29,12 @@ class Delivery:
     Attributes:
         data: Files to load, by name.
         control: The sender's manifest and sidecars.
-        fingerprint: SHA-256 over names, sizes and times of all of them.
+        fingerprint: SHA-256 over names, sizes and states (time or ETag) of all of them.
         newest_mtime: Latest change of any of them, seconds since 1970.
     """
 
-    data: tuple[Path, ...]
-    control: tuple[Path, ...]
+    data: tuple[LandedFile, ...]
+    control: tuple[LandedFile, ...]
     fingerprint: str
     newest_mtime: float
 
@@ -48,20 +51,9 @@ def find_delivery(feed: Feed, key: str, root: Path) -> Delivery | None:
         Its files, or None where there is none.
 
     Raises:
-        DeliveryError: The key is not a valid one.
+        DeliveryError: The key is not a valid one, or landing cannot be reached.
     """
-    pattern = feed.pattern(check_key(key), root)
-    folder = pattern.parent
-    found = sorted(p for p in folder.glob(pattern.name) if p.is_file()) if folder.is_dir() else []
-    data = tuple(p for p in found if not _is_control(p.name))
-    if not data:
-        return None
-    sidecars = (p.with_name(p.name + SIDECAR_SUFFIX) for p in data)
-    control = tuple(p for p in (*sidecars, folder / MANIFEST) if p.is_file())
-    stats = [(p.name, p.stat()) for p in (*data, *control)]
-    seen = json.dumps([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
-    newest = max(s.st_mtime for _, s in stats)
-    return Delivery(data, control, hashlib.sha256(seen.encode()).hexdigest(), newest)
+    return _landed(feed, check_key(key), root).get(key)
 
 
 def find_keys(feed: Feed, root: Path) -> list[str]:
@@ -73,12 +65,11 @@ def find_keys(feed: Feed, root: Path) -> list[str]:
 
     Returns:
         The valid keys, sorted; a name that is no valid key is passed over.
+
+    Raises:
+        DeliveryError: Landing cannot be reached.
     """
-    anchor = feed.pattern("*", root)
-    base, *rest = _split_at_wildcard(anchor)
-    found = base.glob("/".join(rest)) if base.is_dir() else iter(())
-    keys = {feed.key_of(path, root) for path in found if not _is_control(path.name)}
-    return sorted(key for key in keys if key is not None)
+    return list(scan(feed, root))
 
 
 def scan(feed: Feed, root: Path) -> dict[str, Delivery]:
@@ -89,10 +80,13 @@ def scan(feed: Feed, root: Path) -> dict[str, Delivery]:
         root: Folder where relative paths start.
 
     Returns:
-        The deliveries by partition key.
+        The deliveries by partition key, sorted.
+
+    Raises:
+        DeliveryError: Landing cannot be reached.
     """
-    found = {key: find_delivery(feed, key, root) for key in find_keys(feed, root)}
-    return {key: delivery for key, delivery in found.items() if delivery is not None}
+    landed = _landed(feed, "*", root)
+    return {key: landed[key] for key in sorted(landed)}
 
 
 def new_deliveries(
@@ -123,11 +117,33 @@ def new_deliveries(
     }
 
 
+def _landed(feed: Feed, wanted: str, root: Path) -> dict[str, Delivery]:
+    """List the deliveries of a partition, or of all where `*` is wanted, in one look at the place."""
+    *folders, name = (part.replace(PLACEHOLDER, wanted) for part in feed.source.parts)
+    place = place_of(feed.source, root)
+    by_folder: dict[str, dict[str, LandedFile]] = defaultdict(dict)
+    for file in place.files("/".join(folders), (name, name + SIDECAR_SUFFIX, MANIFEST)):
+        by_folder[file.path.removesuffix(file.name)][file.name] = file
+    landed: dict[str, Delivery] = {}
+    for files in by_folder.values():
+        data: dict[str, list[LandedFile]] = defaultdict(list)
+        for file in files.values():
+            key = None if _is_control(file.name) else feed.key_of(file.path)
+            if key is not None:
+                data[key].append(file)
+        landed |= {key: _delivery(own, files) for key, own in data.items()}
+    return landed
+
+
+def _delivery(own: Iterable[LandedFile], beside: Mapping[str, LandedFile]) -> Delivery:
+    data = sorted(own, key=lambda file: file.name)
+    words = (*(file.name + SIDECAR_SUFFIX for file in data), MANIFEST)
+    control = [beside[word] for word in words if word in beside]
+    files = [*data, *control]
+    seen = json.dumps([(file.name, file.size, *file.state) for file in files])
+    newest = max(file.changed for file in files)
+    return Delivery(tuple(data), tuple(control), hashlib.sha256(seen.encode()).hexdigest(), newest)
+
+
 def _is_control(name: str) -> bool:
     return name == MANIFEST or name.endswith(SIDECAR_SUFFIX)
-
-
-def _split_at_wildcard(pattern: Path) -> tuple[Path, *tuple[str, ...]]:
-    parts = pattern.parts
-    first = next(i for i, part in enumerate(parts) if "*" in part)
-    return (type(pattern)(*parts[:first]), *parts[first:])

@@ -1,19 +1,23 @@
-"""What the sender promises of a delivery's files: sidecars (`FILE.crc32c`) and `manifest.csv`."""
+"""What is promised of a delivery's files: by sidecars (`FILE.crc32c`), `manifest.csv`, their store."""
 
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.landing import MANIFEST, SIDECAR_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from batch_pipelines.engine.landing import Delivery
+    from batch_pipelines.engine.places.place import LandedFile, StoredChecksum
+
+OBJECT_METADATA: Final = "object_metadata"
+_PIECE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Promise:
     Attributes:
         crc32c: Its CRC32C, or None.
         size: Its size in bytes, or None.
-        source: Where the checksum stood: `manifest` or `sidecar`.
+        source: Where the checksum stood: `manifest`, `sidecar` or `object_metadata`.
     """
 
     crc32c: int | None
@@ -52,7 +56,7 @@ def read_promises(delivery: Delivery) -> dict[str, Promise]:
         if path.name == MANIFEST:
             continue
         name = path.name.removesuffix(SIDECAR_SUFFIX)
-        words = path.read_text(encoding="utf-8", errors="replace").split()
+        words = _text(path).split()
         crc = _parse_crc(words[0] if words else "", str(path))
         other = promises.get(name)
         if other is not None and other.crc32c not in {None, crc}:
@@ -62,8 +66,39 @@ def read_promises(delivery: Delivery) -> dict[str, Promise]:
     return promises
 
 
-def _read_manifest(path: Path, data: Sequence[Path]) -> dict[str, Promise]:
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+def promised_crc32c(
+    file: LandedFile, promise: Promise | None, stored: StoredChecksum | None
+) -> Promise | None:
+    """Say what a file's CRC32C shall be: what the sender says, or else what its store keeps.
+
+    Args:
+        file: The file.
+        promise: What the sender says of it, if anything.
+        stored: What its store says, if anything.
+
+    Returns:
+        A promise with a checksum of all bytes of the file; None where nobody has given one.
+
+    Raises:
+        DeliveryError: The two contradict each other.
+    """
+    if promise is not None and promise.crc32c is None:
+        promise = None
+    if stored is None or stored.parts:
+        return promise
+    if promise is None:
+        return Promise(stored.crc32c, file.size, OBJECT_METADATA)
+    if promise.crc32c != stored.crc32c:
+        message = (
+            f"{file}: its {promise.source} says CRC32C {promise.crc32c:08x}, its {OBJECT_METADATA} "
+            f"{stored.crc32c:08x}. Deliver the file or its {promise.source} again."
+        )
+        raise DeliveryError(message)
+    return promise
+
+
+def _read_manifest(path: LandedFile, data: Sequence[LandedFile]) -> dict[str, Promise]:
+    with io.StringIO(_text(path), newline="") as lines:
         rows = csv.DictReader(lines)
         if rows.fieldnames is None or "file_name" not in rows.fieldnames:
             message = (
@@ -91,6 +126,12 @@ def _read_manifest(path: Path, data: Sequence[Path]) -> dict[str, Promise]:
         message = f"{path}: {'; '.join(sorted(problems))}. Deliver what is missing, or correct it."
         raise DeliveryError(message)
     return promises
+
+
+def _text(file: LandedFile) -> str:
+    with file.open() as reading:
+        content = b"".join(iter(lambda: reading.read(_PIECE_BYTES), b""))
+    return content.decode("utf-8-sig", errors="replace")
 
 
 def _parse_crc(text: str, where: str) -> int:

@@ -79,7 +79,11 @@ def _rehearse(connection: Connection, work: Work) -> Rehearsal:
 
 
 def _publication(connection: Connection, work: Work) -> Publication:
-    staged = take_in(work, work.run_id).files
+    taken = take_in(work, work.run_id)
+    problems = [found.error_details for found in taken.checksums if found.error_details]
+    if problems:
+        raise DeliveryError("; ".join(problems) + ". Deliver what is right.")
+    staged = taken.files
     folder = work.staged_source(work.run_id)
     form, unpacking = work.feed.format, Unpacking(folder, work.feed)
     counted = []

@@ -210,8 +210,18 @@ def test_what_is_wrong_is_said_with_file_line_and_remedy(
         ("landing/**/{batch}/a.csv", "must not contain '**'"),
         ("landing/{batch}/**.csv", "must not contain '**'"),
         ("landing/{batch}/", "must end with the names of files"),
-        ("s3://bucket/{batch}/*.csv", "must not be a URL: deliveries are read from folders only"),
-        ("file:///landing/{batch}/*.csv", "must not be a URL"),
+        ("file:///landing/{batch}/*.csv", "must be a path or begin with s3://, not file://"),
+        ("gs://bucket/{batch}/*.csv", "must be a path or begin with s3://, not gs://"),
+        ("S3://bucket/{batch}/*.csv", "must be a path or begin with s3://, not S3://"),
+        ("s3://bucket", "must name the bucket alone behind s3://"),
+        ("s3://{batch}/*.csv", "must name the bucket alone behind s3://"),
+        ("s3://bu*/{batch}/*.csv", "must name the bucket alone behind s3://"),
+        ("s3://bucket/{batch}/", "must end with the names of files"),
+        ("s3://bucket//{batch}/*.csv", "must not contain '//'"),
+        ("s3://bucket/./{batch}/*.csv", "must not contain '//' or '/./'"),
+        ("s3://bucket/../{batch}/*.csv", "must not contain '..'"),
+        ("s3://bucket/{batch}/**/*.csv", "must not contain '**'"),
+        ("s3://bucket/x*/{batch}/*.csv", "must not have wildcards in 'x*'"),
     ],
 )
 def test_paths_that_could_not_lead_to_one_delivery_are_refused(
@@ -324,6 +334,16 @@ def test_a_file_that_matches_two_tables_fills_none(written: Callable[[str], Path
         feed.table_of("airports.csv")
 
 
+def test_a_url_that_holds_credentials_is_refused_and_not_repeated(
+    written: Callable[[str], Path],
+) -> None:
+    path = "s3://AKIASECRET:hidden@bucket/{batch}/*.csv"
+    with pytest.raises(FeedError, match="credentials, endpoint and region come from") as error:
+        load_feed(written(changed("landing/flights/{batch}/*.csv", f"'{path}'")))
+    assert "AKIASECRET" not in str(error.value)
+    assert "hidden" not in str(error.value)
+
+
 # Partition keys
 
 KEYS = st.from_regex(PARTITION_KEY, fullmatch=True).filter(lambda key: ".." not in key)
@@ -335,6 +355,8 @@ PATHS = st.sampled_from(
         "landing/day={batch}/x/data.csv",
         "landing/a-{batch}-b/*",
         "/absolute/{batch}/*.csv",
+        "s3://bucket/landing/{batch}/*.csv",
+        "s3://bucket/{batch}.csv",
     ]
 )
 
@@ -343,12 +365,14 @@ PATHS = st.sampled_from(
 def test_the_key_of_a_file_is_the_key_whose_pattern_it_matches(key: str, path: str) -> None:
     feed = feed_of({"public.t": "*"}, source={"path": path})
     pattern = feed.pattern(check_key(key), ROOT)
-    assert pattern.is_absolute()
-    file = pattern.with_name(pattern.name.replace("*", "some").replace("?", "1"))
-    assert feed.key_of(file, ROOT) == key
-    assert feed.key_of(file / "deeper", ROOT) is None
-    assert feed.key_of(file.parent, ROOT) is None
-    assert feed.key_of(Path("/elsewhere") / file.name, ROOT) is None
+    assert pattern.startswith("s3://bucket/" if path.startswith("s3://") else "/")
+    parts = [part.replace("{batch}", key) for part in feed.source.parts]
+    assert pattern.endswith("/".join(parts))
+    file = "/".join([*parts[:-1], parts[-1].replace("*", "some").replace("?", "1")])
+    assert feed.key_of(file) == key
+    assert feed.key_of(f"{file}/deeper") is None
+    assert feed.key_of(f"/{file}") is None
+    assert feed.key_of("/".join(parts[:-1])) is None
 
 
 BAD_CHARACTERS = st.sampled_from(list("\n\r\t\0 ,;:/\\'\"*?[]{}()<>|&$#@!%^~`é中٣"))
@@ -371,7 +395,7 @@ def test_what_is_no_partition_key_is_refused(key: str) -> None:
 def test_a_folder_whose_name_is_no_key_is_passed_over(key: str) -> None:
     assume("/" not in key and "\0" not in key)
     feed = feed_of({"public.t": "*"})
-    assert feed.key_of(ROOT / "landing" / key / "a.csv", ROOT) is None
+    assert feed.key_of(f"landing/{key}/a.csv") is None
 
 
 # For editors

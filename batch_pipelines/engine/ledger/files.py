@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 from dataclasses import replace as changed
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import crc32c
 from psycopg.rows import class_row
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # One read, one checksum chunk: large enough that Python's cost per call vanishes, small enough that
 # a damaged place is narrowed down to a few megabytes and memory stays flat.
 CHUNK_BYTES = 4 * 1024 * 1024
+COMPOSITE: Final = "composite"
+"""Type of an entity whose checksum is made of those of a file's parts, as its store has them."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class ImportFile:
         crc32c: CRC32C of all its bytes, as they were copied.
         sha256: SHA-256 of them, hex.
         expected_crc32c: What the sender promised, or None.
-        expected_source: Where that stood: `manifest` or `sidecar`.
+        expected_source: Where that stood: `manifest`, `sidecar` or `object_metadata`.
         records: How many, counted without the loading parser; None until `checksum` has run.
         table_records: How many of each table, where each line says its own.
     """
@@ -73,11 +75,11 @@ class Checksum:
     """A row of `crc32_audit`.
 
     Attributes:
-        entity_type: `file` or `chunk`.
+        entity_type: `file`, `chunk` or `composite`.
         entity_id: File name; for a chunk with `@first-last` byte behind it.
         computed: CRC32C that was computed.
         expected: What it should be, None where there was nothing to compare with.
-        expected_source: `manifest`, `sidecar`, `ingest`, or None.
+        expected_source: `manifest`, `sidecar`, `object_metadata`, `ingest`, or None.
         bytes_processed: Size in bytes.
         seconds: Time it took to read and compute.
         error_details: What is wrong, None where nothing is.
@@ -112,6 +114,7 @@ class ChecksumRecord:
     status: str
     bytes_processed: int
     throughput_mbps: float | None
+    error_details: str | None
     created_at: dt.datetime
 
 
@@ -138,7 +141,7 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _CHECKSUMS = """
 SELECT entity_type, entity_id, computed_crc32, expected_crc32, expected_source, status,
-       bytes_processed, throughput_mbps, created_at
+       bytes_processed, throughput_mbps, error_details, created_at
 FROM batch_audit.crc32_audit WHERE batch_id = %s ORDER BY created_at, id
 """
 

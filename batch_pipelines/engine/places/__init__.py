@@ -1,0 +1,1 @@
+"""Where deliveries lie: folders and buckets, listed and read alike."""
