@@ -348,3 +348,12 @@ def test_a_table_changed_after_publish_is_an_error_and_no_verdict(site18: MakeSi
     assert (status, ended) == ("UNVERIFIED", True)
     assert why is not None
     assert "column 'c'" in why
+
+
+def test_parquet_of_which_records_were_set_aside_is_read_a_second_time(site18: MakeSite) -> None:
+    """Given keys to look for too, what was set aside is left out of both."""
+    site = site18(
+        "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL, import_batch_id uuid)", thresholds={}
+    )
+    batch = site.load({"a.parquet": pa.table({"id": [1, 2, 3], "n": [1, None, 3]})})
+    assert (batch.status, batch.written_records) == ("PARTIAL_SUCCESS", 2)
