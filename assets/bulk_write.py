@@ -12,6 +12,8 @@ from batch_pipelines.engine.feeds import Feed
 from resources.batches import Batches
 
 NO_REJECTS = "no_records_set_aside"
+# Changed columns that are shown; the ledger has all of them.
+CHANGES = 50
 
 
 class BulkWriteConfig(dg.Config):
@@ -100,6 +102,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
                 **_rejected(result),
                 "row_digests": table(digests),
                 **_signatures(result),
+                **_changes(result),
                 **({"rows_per_second": round(rows / result.seconds)} if result.worked else {}),
                 **({"superseded": result.superseded} if result.superseded else {}),
             }
@@ -128,6 +131,29 @@ def _signatures(result: BulkWriteResult) -> dict[str, RawMetadataValue]:
     ]
     varied = ", ".join(f"{name}: {number}" for name, number in variants.items())
     return {"signatures": table(rows), "schema_variation": varied} if rows else {}
+
+
+def _changes(result: BulkWriteResult) -> dict[str, RawMetadataValue]:
+    """Tell how the delivery's columns compare with the versions that were in force."""
+    changes: list[dict[str, Cell]] = [
+        {
+            "table": event.target_table,
+            "column": each.column,
+            "change": each.kind,
+            "before": each.before,
+            "now": each.after,
+            "verdict": each.verdict,
+            "policy": each.policy,
+        }
+        for event in result.events
+        for each in event.changes
+    ]
+    found: dict[str, RawMetadataValue] = {}
+    if result.events:
+        found["feed_signature"] = "; ".join(str(event) for event in result.events)
+    if changes:
+        found["signature_changes"] = table(changes[:CHANGES])
+    return found
 
 
 def _rejected(result: BulkWriteResult) -> dict[str, RawMetadataValue]:

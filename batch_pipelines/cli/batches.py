@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from batch_pipelines.cli.show import Json, print_json, print_table, say
+from batch_pipelines.cli.show import Json, print_changes, print_json, print_table, say
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import files, proofs
 from batch_pipelines.engine.ledger import rejects as quarantine
+from batch_pipelines.engine.ledger import signatures as feed_signatures
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
@@ -79,13 +80,15 @@ def show(
         checksums = files.checksums(connection, found.batch_id)
         tables = proofs.tables(connection, found.batch_id)
         signatures = proofs.signatures(connection, found.batch_id)
+        events = feed_signatures.events(connection, found.batch_id)
         reasons = quarantine.summary(connection, found.batch_id)
         validations = proofs.validations(connection, found.batch_id)
         archive = proofs.archive(connection, found.batch_id)
     if json:
         print_json({
             "batch": found, "runs": runs, "stages": stages, "files": staged,
-            "checksums": checksums, "tables": tables, "signatures": signatures, "rejects": reasons,
+            "checksums": checksums, "tables": tables, "signatures": signatures,
+            "signature_events": events, "rejects": reasons,
             "validations": validations, "archive": archive, "last_attempt": last,
             "next": next_command(found, archived=archive is not None),
         })  # fmt: skip
@@ -123,6 +126,7 @@ def show(
              for t in tables],
         )  # fmt: skip
     _print_signatures(signatures, len(tables))
+    _print_events(events)
     print_reasons(reasons)
     for validation in validations:
         failed = [check for check in validation.checks if check.status != "SUCCESS"]
@@ -192,6 +196,11 @@ def _print_signatures(signatures: Sequence[proofs.Signature], tables: int) -> No
               s.seconds]
              for s in signatures],
         )  # fmt: skip
+
+
+def _print_events(events: Sequence[feed_signatures.SignatureEvent]) -> None:
+    for event in events:
+        print_changes(str(event), event.changes)
 
 
 @contextmanager

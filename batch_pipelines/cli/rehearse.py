@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from batch_pipelines.cli.show import complain, print_json, reason_text, say
+from batch_pipelines.cli.show import complain, print_changes, print_json, reason_text, say
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.rehearsal import rehearse
 from batch_pipelines.engine.work import Work
@@ -74,6 +74,8 @@ def _report(name: str, rehearsal: Rehearsal) -> None:
             f"{each.updated:,} updated, {each.unchanged:,} unchanged, {each.rejected:,} set aside, "
             f"{each.skipped:,} skipped, {each.removed:,} rows removed"
         )
+    for comparison in rehearsal.comparisons:
+        print_changes(str(comparison), comparison.changes)
     for reason, records in sorted(rehearsal.reasons.items(), key=lambda item: -item[1]):
         breach = reason.breach
         why = reason_text(reason.target_table, breach.column, breach.message, breach.sqlstate)
@@ -88,6 +90,14 @@ def _plain(name: str, rehearsal: Rehearsal) -> dict[str, object]:
         "problem": rehearsal.problem,
         "supersedes": rehearsal.supersedes,
         "tables": [vars(each) for each in rehearsal.balances],
+        "signatures": [
+            {
+                "target_table": each.table.full_name, "verdict": each.verdict,
+                "signature_hash": each.signature.hash, "changes": each.changes,
+                "previous_version": each.previous,
+            }
+            for each in rehearsal.comparisons
+        ],
         "reasons": [
             {
                 "target_table": reason.target_table, "sqlstate": reason.breach.sqlstate,

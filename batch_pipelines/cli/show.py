@@ -16,9 +16,13 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from batch_pipelines.engine.signatures import Change
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 _WIDE = 200
+# Changed columns that are listed; JSON has all of them.
+_CHANGES = 50
 _COLOURS = {
     "SUCCESS": "green",
     "PUBLISHED": "cyan",
@@ -85,6 +89,25 @@ def complain(text: str) -> None:
 def status(text: str) -> str:
     """Mark a state up with its colour."""
     return f"[{_COLOURS.get(text, 'default')}]{text}[/]"
+
+
+def print_changes(title: str, changes: Sequence[Change]) -> None:
+    """Print how the columns of a delivery differ from the version in force.
+
+    Args:
+        title: The table and the verdict.
+        changes: What differs, by column.
+    """
+    if not changes:
+        say(title)
+        return
+    print_table(
+        title,
+        ["column", "change", "before", "now", "verdict", "policy"],
+        [[c.column, c.kind, c.before, c.after, c.verdict, c.policy] for c in changes[:_CHANGES]],
+    )
+    if len(changes) > _CHANGES:
+        say(f"and {len(changes) - _CHANGES:,} more columns")
 
 
 def _cell(value: object) -> str:

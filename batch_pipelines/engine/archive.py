@@ -22,7 +22,7 @@ import zstandard
 
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import batches, files, proofs, rejects
+from batch_pipelines.engine.ledger import batches, files, proofs, rejects, signatures
 from batch_pipelines.engine.ledger.proofs import ArchiveRecord
 from batch_pipelines.engine.ledger.reject_files import same_rejects, write_parquet
 from batch_pipelines.engine.work import batch_for, clear_staging, recorded
@@ -164,6 +164,7 @@ def _extract(connection: Connection, batch: Batch) -> dict[str, object]:
         "import_file": plain(files.of_batch(connection, batch_id)),
         "crc32_audit": plain(files.checksums(connection, batch_id)),
         "batch_table": plain(proofs.tables(connection, batch_id)),
+        "signature_event": plain(signatures.events(connection, batch_id)),
         "import_reject_summary": plain(rejects.summary(connection, batch_id)),
         "validation_summary": plain(proofs.validations(connection, batch_id)),
     }

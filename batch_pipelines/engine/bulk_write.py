@@ -8,20 +8,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.catalog import is_stamped, read_tables
-from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.errors import ContractError, DeliveryError
 from batch_pipelines.engine.feeds import Table
-from batch_pipelines.engine.ledger import batches, files, proofs, rejects
+from batch_pipelines.engine.ledger import batches, files, proofs, rejects, signatures
 from batch_pipelines.engine.restaging import restage
 from batch_pipelines.engine.work import batch_for, batch_to_replay, recorded
+from batch_pipelines.engine.writing import terms as agreed
 from batch_pipelines.engine.writing.loading import load
 from batch_pipelines.engine.writing.publishing import Publication
 from batch_pipelines.engine.writing.source import sources_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batch_pipelines.engine.catalog import Column, TableInfo
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.proofs import Signature, TableBalance
+    from batch_pipelines.engine.ledger.signatures import SignatureEvent
     from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.signatures import Terms
     from batch_pipelines.engine.work import Work
     from batch_pipelines.engine.writing.source import TableSource
 
@@ -39,6 +44,7 @@ class BulkWriteResult:
         superseded: Id of the batch whose rows it replaced, or None.
         seconds: Time it took.
         signatures: How its rows were grouped and written.
+        events: What its delivery was, for each table, against the version of the signature in force.
     """
 
     batch: Batch
@@ -49,6 +55,7 @@ class BulkWriteResult:
     superseded: str | None
     seconds: float
     signatures: tuple[Signature, ...] = ()
+    events: tuple[SignatureEvent, ...] = ()
 
 
 def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> BulkWriteResult:
@@ -65,6 +72,7 @@ def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> B
 
     Raises:
         DeliveryError: A file cannot be read on.
+        ContractError: The delivery's columns are others than the feed's contract or its tables allow.
         FeedError: The feed's tables or the files' columns do not fit.
         ThresholdError: More records than the feed tolerates cannot be loaded, or all; they are kept.
         PublishError: The books do not balance, a digest differs, or rows elsewhere would change.
@@ -94,6 +102,7 @@ def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> B
         superseded,
         time.perf_counter() - began,
         tuple(proofs.signatures(connection, origin)),
+        tuple(signatures.events(connection, origin)),
     )
 
 
@@ -103,7 +112,15 @@ def _publish(connection: Connection, work: Work, batch: Batch) -> str | None:
     digests = work.staged_digests(batch.batch_id)
     shutil.rmtree(digests, ignore_errors=True)
     digests.mkdir(parents=True)
-    sources, retired = _sources(connection, work, batch), _retired(connection, work, old)
+    try:
+        terms = agreed.before_load(connection, work.feed)
+        sources = _sources(connection, work, batch, terms)
+    except ContractError as error:
+        with connection.transaction():
+            work.lease.hold(connection)
+            signatures.record_refused(connection, batch, error.comparison)
+        raise
+    retired = _retired(connection, work, old)
     load(connection, Publication(work, batch, sources, old, retired, digests, "load"))
     return old
 
@@ -111,7 +128,9 @@ def _publish(connection: Connection, work: Work, batch: Batch) -> str | None:
 def _replay(connection: Connection, work: Work, batch: Batch) -> None:
     restage(connection, work, batch)
     sources = []
-    for source in _sources(connection, work, batch):
+    tables = {table.full_name: table for table in read_tables(connection, work.feed)}
+    terms = agreed.before_replay(connection, work.feed, batch, tables)
+    for source in _sources(connection, work, batch, terms):
         only = {}
         for file in source.files:
             waiting = rejects.left_out(
@@ -143,11 +162,13 @@ def _retired(connection: Connection, work: Work, old: str | None) -> tuple[Table
     return read_tables(connection, work.feed.model_copy(update={"tables": tuple(gone)}))
 
 
-def _sources(connection: Connection, work: Work, batch: Batch) -> tuple[TableSource, ...]:
+def _sources(
+    connection: Connection, work: Work, batch: Batch, terms: Mapping[str, Terms]
+) -> tuple[TableSource, ...]:
     folder = work.staged_source(batch.batch_id)
     staged = files.of_batch(connection, batch.batch_id)
     for file in staged:
         if not (folder / file.file_name).exists():
             message = f"{file.file_name}: its staged copy is gone. Run the whole partition again."
             raise DeliveryError(message)
-    return tuple(sources_of(read_tables(connection, work.feed), staged, folder, work.feed))
+    return tuple(sources_of(read_tables(connection, work.feed), staged, folder, work.feed, terms))

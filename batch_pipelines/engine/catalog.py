@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import graphlib
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
 from batch_pipelines.engine.errors import FeedError
+from batch_pipelines.engine.signatures import rename_hint, signable
 from batch_pipelines.engine.wire_types import wire_type
 
 if TYPE_CHECKING:
@@ -376,13 +378,19 @@ def is_stamped(connection: Connection, full_name: str) -> bool:
     return row is not None
 
 
-def match_columns(table: TableInfo, names: Sequence[str], where: str) -> tuple[Column, ...]:
+def match_columns(
+    table: TableInfo,
+    names: Sequence[str],
+    where: str,
+    types: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Column, ...]:
     """Find the table's column for each column of a file.
 
     Args:
         table: The target table.
         names: Column names of the file, in its order.
         where: The file, for messages.
+        types: The type that the file gives a column, where it is another than text.
 
     Returns:
         One column for each name, in the file's order.
@@ -414,8 +422,29 @@ def match_columns(table: TableInfo, names: Sequence[str], where: str) -> tuple[C
     if problems:
         found = "; ".join(dict.fromkeys(problems))
         message = f"{where}: {found}. Correct the file's columns, or the table."
-        raise FeedError(message)
+        unknown = [name for name in dict.fromkeys(names) if name not in known and name != STAMP]
+        absent = [c.name for c in table.columns if not c.computed and c.name not in names]
+        hints = [*rename_hint(unknown, absent), *_take_on(table, unknown, types)]
+        raise FeedError(" ".join([message, *hints]))
     return tuple(known[name] for name in names)
+
+
+def _take_on(table: TableInfo, unknown: Sequence[str], types: Mapping[str, str]) -> list[str]:
+    """Say how to make room for columns that the table does not have, or to do without."""
+    if not unknown:
+        return []
+    columns = sql.SQL(", ").join(
+        # The type is one of a few words of our own.
+        sql.SQL("ADD COLUMN {} {}").format(
+            sql.Identifier(signable(name)), sql.SQL(types.get(name, "text"))
+        )
+        for name in unknown
+    )
+    statement = sql.SQL("ALTER TABLE {} {}").format(table.identifier, columns).as_string()
+    return [
+        f"To take it on, run `{statement};`.",
+        "To load without it, write `contract: {extra_column: ignore}`.",
+    ]
 
 
 def _rows(

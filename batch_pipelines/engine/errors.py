@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batch_pipelines.engine.rejects import Reason
+    from batch_pipelines.engine.signatures import Comparison
 
 
 class BatchError(Exception):
@@ -28,6 +29,18 @@ class ServerError(BatchError):
 
 class FeedError(BatchError):
     """A feed file is wrong, or does not fit its tables."""
+
+
+class ContractError(FeedError):
+    """A delivery's columns are others than its feed's contract or its table allow.
+
+    Attributes:
+        comparison: What the delivery brings, against the version in force.
+    """
+
+    def __init__(self, message: str, comparison: Comparison) -> None:
+        super().__init__(message)
+        self.comparison = comparison
 
 
 class DeliveryError(BatchError):

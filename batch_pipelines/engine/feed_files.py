@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pydantic
 import yaml
 
+from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.feeds import Feed, Source, Table
 from batch_pipelines.engine.formats import Format
@@ -191,6 +192,8 @@ _KNOWN = {
     ("source", "query"): Query.model_fields,
     ("tables",): Table.model_fields,
     ("format",): Format.model_fields,
+    ("contract",): Contract.model_fields,
+    ("tables", "contract"): Contract.model_fields,
 }
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, Self
 
 import pydantic
 
+from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.formats import DEFAULT, Format
 from batch_pipelines.engine.queries import Query  # noqa: TC001  # pydantic reads it at run time
@@ -141,6 +142,7 @@ class Table(_Part):
         conflict: What becomes of a record whose key is taken, by a row of the table or by an earlier
             record: `quarantine`, `skip` (set aside too, but counted as skipped and held against no
             threshold), or `fail` the batch.
+        contract: What becomes of other columns than before, where the feed's word is not meant.
     """
 
     table: Annotated[str, pydantic.StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")] = (
@@ -161,6 +163,9 @@ class Table(_Part):
     )
     conflict: Literal["quarantine", "skip", "fail"] = pydantic.Field(
         default="quarantine", description="what becomes of a record whose key is taken"
+    )
+    contract: Contract = pydantic.Field(
+        default=Contract(), description="what becomes of other columns than before, in this table"
     )
 
     @pydantic.model_validator(mode="after")
@@ -278,6 +283,7 @@ class Feed(_Part):
         source: Where deliveries appear.
         tables: The tables that one delivery fills together.
         format: How the files are written.
+        contract: What becomes of a delivery that brings other columns than the one before it.
         thresholds: How much of a batch may be set aside.
         limits: What a delivery may be at most.
         bulk_minimum: Rows of one column signature, below which each is inserted by itself.
@@ -297,6 +303,9 @@ class Feed(_Part):
         min_length=1, description="tables that one delivery fills together"
     )
     format: Format = pydantic.Field(default=DEFAULT, description="how the files are written")
+    contract: Contract = pydantic.Field(
+        default=Contract(), description="what becomes of other columns than before"
+    )
     thresholds: Thresholds = pydantic.Field(
         default=Thresholds(), description="how much of a batch may be set aside"
     )
@@ -424,6 +433,17 @@ class Feed(_Part):
             The table.
         """
         return next(table for table in self.tables if table.table == full_name)
+
+    def contract_of(self, full_name: str) -> Contract:
+        """Say what becomes of other columns than before in a table: its own word, or the feed's.
+
+        Args:
+            full_name: The table's name with schema; it is one of the feed's.
+
+        Returns:
+            The contract.
+        """
+        return self.contract.but(self.table_named(full_name).contract)
 
     def pattern(self, key: str, root: Path) -> str:
         """Give the full pattern of the files that belong to a partition.

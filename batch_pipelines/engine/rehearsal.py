@@ -20,6 +20,7 @@ from batch_pipelines.engine.sources import take_in
 from batch_pipelines.engine.writing.loading import load
 from batch_pipelines.engine.writing.publishing import Publication
 from batch_pipelines.engine.writing.source import sources_of
+from batch_pipelines.engine.writing.terms import before_load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.proofs import TableBalance
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.rejects import Reason
+    from batch_pipelines.engine.signatures import Comparison
     from batch_pipelines.engine.work import Work
 
 
@@ -39,12 +41,14 @@ class Rehearsal:
         reasons: How many records would be set aside, by their first reason.
         supersedes: Id of the batch that would be replaced, or None.
         problem: Why nothing would be published, or None.
+        comparisons: What the delivery brings to each table, against the version in force.
     """
 
     balances: tuple[TableBalance, ...]
     reasons: Mapping[Reason, int]
     supersedes: str | None
     problem: str | None
+    comparisons: tuple[Comparison, ...]
 
 
 def rehearse(connection: Connection, work: Work) -> Rehearsal:
@@ -59,6 +63,7 @@ def rehearse(connection: Connection, work: Work) -> Rehearsal:
 
     Raises:
         DeliveryError: The delivery is missing, damaged, or cannot be read on.
+        ContractError: The delivery's columns are others than the feed's contract or its tables allow.
         FeedError: The feed's tables or the files' columns do not fit.
         PublishError: The books do not balance, or rows elsewhere would change.
     """
@@ -71,11 +76,12 @@ def rehearse(connection: Connection, work: Work) -> Rehearsal:
 def _rehearse(connection: Connection, work: Work) -> Rehearsal:
     publication = _publication(connection, work)
     old = publication.superseded
+    compared = tuple(s.comparison for s in publication.sources if s.comparison is not None)
     try:
         loaded = load(connection, publication)
     except ThresholdError as error:
-        return Rehearsal((), error.reasons, old, str(error))
-    return Rehearsal(loaded.balances, loaded.reasons, old, None)
+        return Rehearsal((), error.reasons, old, str(error), compared)
+    return Rehearsal(loaded.balances, loaded.reasons, old, None, compared)
 
 
 def _publication(connection: Connection, work: Work) -> Publication:
@@ -100,7 +106,8 @@ def _publication(connection: Connection, work: Work) -> Publication:
                 f"{file.expected_crc32c:08x}. Deliver what is right."
             )
             raise DeliveryError(message)
-    sources = sources_of(read_tables(connection, work.feed), counted, folder, work.feed)
+    terms = before_load(connection, work.feed)
+    sources = sources_of(read_tables(connection, work.feed), counted, folder, work.feed, terms)
     superseded = batches.in_force(connection, work.feed.feed, work.key)
     work.staged_digests(work.run_id).mkdir()
     return Publication(

@@ -26,6 +26,7 @@ from batch_pipelines.engine.reading.aggregates import (
 )
 from batch_pipelines.engine.work import batch_for, explain, recorded
 from batch_pipelines.engine.writing.source import table_source
+from batch_pipelines.engine.writing.terms import before_validation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,7 +109,9 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
     staged = files.of_batch(connection, batch.batch_id)
     folder = work.staged_source(batch.batch_id)
     failed: list[str] = []
-    for table in read_tables(connection, work.feed):
+    tables = read_tables(connection, work.feed)
+    terms = before_validation(connection, batch, {table.full_name: table for table in tables})
+    for table in tables:
         own = [part for file in staged if (part := file.of_table(table.full_name)) is not None]
         if not own:
             continue
@@ -116,7 +119,8 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
         try:
             _require_copies(own, folder)
             route = work.feed.route(table.full_name)
-            source = table_source(table, own, folder, work.feed.format, route)
+            loaded = terms[table.full_name]
+            source = table_source(table, own, folder, work.feed.format, route, loaded)
             found = _validate_table(connection, source, batch)
         except Exception as error:
             proofs.abandon_validation(connection, log, explain(error))

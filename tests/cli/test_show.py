@@ -103,6 +103,31 @@ def test_show_of_a_failed_batch_tells_why_and_what_to_type(cli: Cli, shop: Shop)
     assert ran.out.splitlines()[-1] == f"Next: batch-pipelines rejects {batch.batch_id[:8]}"
 
 
+def test_show_tells_how_the_columns_of_a_delivery_have_changed(cli: Cli, shop: Shop) -> None:
+    shop.deliver("a", orders(2))
+    cli("import", FEED, "--batch", "a")
+    assert (
+        "public.orders: columns of a first delivery; loaded as version 1"
+        in cli("show", f"{FEED}/a").out
+    )
+
+    shop.deliver("b", f"id,customer,placed,amount,nota\n7,1,{DAY},5,x\n")
+    cli("import", FEED, "--batch", "b")
+    shown = cli("show", f"{FEED}/b").out
+    assert "public.orders: columns against version 1: breaking; refused" in shown
+    assert [line.split()[:2] for line in shown.splitlines() if line.endswith("evolve ")] == [
+        ["nota", "added"], ["note", "missing"],
+    ]  # fmt: skip
+    (event,) = cli("show", f"{FEED}/b", "--json").json["signature_events"]
+    assert (event["verdict"], event["previous_version"], event["version"]) == ("breaking", 1, None)
+
+    shop.deliver("b", f"id,customer,placed,amount\n7,1,{DAY},5\n")
+    rehearsed = cli("import", FEED, "--batch", "b", "--dry-run", "--json").json
+    (told,) = rehearsed[0]["signatures"]
+    assert (told["verdict"], told["previous_version"]) == ("compatible", 1)
+    assert [change["column"] for change in told["changes"]] == ["note"]
+
+
 @pytest.mark.parametrize("name", ["nope", "0000", "%", "orders/2030-01-01", "orders/"])
 def test_show_of_what_is_not_there_is_wrong_usage(cli: Cli, shop: Shop, name: str) -> None:
     ran = cli("show", name)

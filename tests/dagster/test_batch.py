@@ -71,6 +71,26 @@ def test_each_stage_shows_what_it_did(shop: Shop) -> None:
     assert seen["archive"]["bag"].endswith(f"{FEED}/{DAY}/{result.run_id}")
 
 
+def test_how_columns_have_changed_stands_on_the_materialization(shop: Shop) -> None:
+    shop.deliver("a", orders(2))
+    first = metadata_of(shop.run("a"), "bulk_write")
+    assert first["feed_signature"] == (
+        "public.orders: columns of a first delivery; loaded as version 1"
+    )
+    assert "signature_changes" not in first
+
+    shop.deliver("b", f"id,customer,placed,amount\n7,1,{DAY},5\n")
+    second = metadata_of(shop.run("b"), "bulk_write")
+    assert second["feed_signature"] == (
+        "public.orders: columns against version 1: compatible; loaded as version 2"
+    )
+    (change,) = second["signature_changes"].records
+    assert change.data == {
+        "table": "public.orders", "column": "note", "change": "missing",
+        "before": "text -> text", "now": None, "verdict": "compatible", "policy": "evolve",
+    }  # fmt: skip
+
+
 def test_what_validation_found_is_recorded_as_asset_checks(shop: Shop) -> None:
     shop.deliver(DAY, orders(5))
     result = shop.run(DAY)

@@ -26,7 +26,7 @@ from batch_pipelines.engine.errors import (
     StageOrderError,
 )
 from batch_pipelines.engine.failpoints import armed
-from batch_pipelines.engine.ledger import batches, files, proofs, rejects
+from batch_pipelines.engine.ledger import batches, files, proofs, rejects, signatures
 from batch_pipelines.engine.ledger.batches import STAGES
 from tests.support_engine import feed_of, new_id
 
@@ -100,7 +100,7 @@ def test_a_bag_is_valid_for_other_tools(site18: MakeSite) -> None:
     assert info["External-Identifier"] == batch.batch_id
     assert info["External-Description"] == "Import batch orders/first, attempt 1"
     listed = (bag / "manifest-sha256.txt").read_text().splitlines()
-    assert len(listed) == 4 + 1 + 8
+    assert len(listed) == 4 + 1 + 9
     # It is no rubber stamp.
     (bag / "data" / "ledger" / "import_file.json").write_text("[]")
     assert subprocess.run(tool, check=False, capture_output=True).returncode == 1
@@ -153,7 +153,7 @@ def test_the_extract_says_what_the_ledger_says(site18: MakeSite) -> None:
 
     assert set(said) == {
         "import_history", "batch_run", "batch_stage", "import_file", "crc32_audit", "batch_table",
-        "validation_summary", "import_reject_summary",
+        "validation_summary", "import_reject_summary", "signature_event",
     }  # fmt: skip
     assert said["import_history"] == plain(batches.by_id(connection, batch_id))
     assert said["batch_run"] == batches.runs(connection, batch_id)
@@ -164,6 +164,9 @@ def test_the_extract_says_what_the_ledger_says(site18: MakeSite) -> None:
     assert said["import_file"] == [plain(each) for each in files.of_batch(connection, batch_id)]
     assert said["crc32_audit"] == [plain(each) for each in files.checksums(connection, batch_id)]
     assert said["batch_table"] == [plain(each) for each in proofs.tables(connection, batch_id)]
+    events = signatures.events(connection, batch_id)
+    assert said["signature_event"] == [plain(each) for each in events]
+    assert [event.verdict for event in events] == ["compatible"]
     assert said["validation_summary"] == [
         plain(each) for each in proofs.validations(connection, batch_id)
     ]

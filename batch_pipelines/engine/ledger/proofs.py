@@ -145,7 +145,8 @@ _ADD_TO_TABLE = """
 UPDATE batch_audit.batch_table
 SET inserted = inserted + %(inserted)s, rejected = rejected - %(inserted)s,
     digest_sum = digest_sum + %(digest_sum)s, digest_moment = digest_moment + %(digest_moment)s,
-    isolation_statements = isolation_statements + %(isolation_statements)s
+    isolation_statements = isolation_statements + %(isolation_statements)s,
+    filled = ARRAY(SELECT DISTINCT unnest(filled || %(filled)s::text[]) ORDER BY 1)
 WHERE batch_id = %(batch_id)s AND target_table = %(target_table)s
 """
 _ADD_REPLAYED_CHUNK = """

@@ -8,18 +8,40 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from batch_pipelines.engine.catalog import Column
 from batch_pipelines.engine.reading.convert import to_wire
+from batch_pipelines.engine.rejects import BAD_FORMAT, Breach
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from batch_pipelines.engine.catalog import Column
-    from batch_pipelines.engine.rejects import Breach, Reject
+    from batch_pipelines.engine.rejects import Reject
+
+_UNWANTED = "brings a value in a column that the feed's contract does not let in"
 
 Raw: TypeAlias = "tuple[int | None, int | None, bytes]"
 """A record as it was delivered: its line, its byte offset, its bytes; see `Reject`."""
+
+
+@dataclass(frozen=True)
+class Refused(Column):
+    """A column of a file that is not loaded, and in which no record may bring a value."""
+
+    @classmethod
+    def named(cls, name: str) -> Refused:
+        """Stand for a column of the file.
+
+        Args:
+            name: What it is meant for.
+        """
+        return cls(name, "", "", None, not_null=False, has_default=False, computed=False)
+
+
+def loaded(columns: Sequence[Column | None]) -> tuple[Column, ...]:
+    """Leave out what is not loaded of a file's columns."""
+    return tuple(c for c in columns if c is not None and not isinstance(c, Refused))
 
 
 @dataclass(frozen=True)
@@ -82,15 +104,19 @@ def convert_columns(
 
     Args:
         values: One array a column, all of one length.
-        columns: The target columns.
+        columns: The target columns, and those of which a value is refused.
         written: Whether binary values are written out as text (CSV).
 
     Returns:
-        One array a column of what is left; which records these are; and what is wrong with the
-        others, by their index.
+        One array of what is left for each column that is not refused; which records these are; and
+        what is wrong with the others, by their index.
     """
     arrays, wrong = [], dict[int, list["Breach"]]()
     for array, column in zip(values, columns, strict=True):
+        if isinstance(column, Refused):
+            for place in np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False)).tolist():
+                wrong.setdefault(place, []).append(Breach(BAD_FORMAT, _UNWANTED, column.name))
+            continue
         # Text was read while it was parsed, or comes as the bytes it is.
         converted, found = to_wire(
             array, column, written=written and pa.types.is_binary(array.type)

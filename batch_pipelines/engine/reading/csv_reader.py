@@ -24,7 +24,7 @@ import pyarrow.csv
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.formats import DEFAULT
 from batch_pipelines.engine.reading.blocks import Block, Dialect, read_blocks
-from batch_pipelines.engine.reading.chunks import Chunk, convert_columns
+from batch_pipelines.engine.reading.chunks import Chunk, convert_columns, loaded
 from batch_pipelines.engine.reading.notation import canonical, is_special, is_textual
 from batch_pipelines.engine.rejects import BAD_FORMAT, Breach, Reject
 
@@ -63,7 +63,7 @@ class Layout:
 
     @cached_property
     def kept(self) -> tuple[Column, ...]:
-        """The columns that are loaded."""
+        """The columns that are looked at."""
         return tuple(column for column in self.columns if column is not None)
 
     @cached_property
@@ -219,7 +219,8 @@ def _read(
         )
         for place in sorted(wrong)
     )  # fmt: skip
-    return Chunk(file_name, index, layout.kept, first + places[good], arrays, rejects), total
+    columns = loaded(layout.columns)
+    return Chunk(file_name, index, columns, first + places[good], arrays, rejects), total
 
 
 _MALFORMED = Breach(

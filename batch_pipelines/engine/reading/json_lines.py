@@ -71,11 +71,13 @@ class Survey:
         brought: Names of the table's columns that some record brings.
         always: Names of those that every record brings.
         defaults: For each kind of record, which columns with a default it brings.
+        keys: All keys that some record has, but for those that say how it is to be written.
     """
 
     brought: frozenset[str]
     always: frozenset[str]
     defaults: frozenset[frozenset[str]]
+    keys: frozenset[str] = frozenset()
 
     def __or__(self, other: Survey) -> Survey:
         # A file without records has no say in what every record brings.
@@ -84,6 +86,7 @@ class Survey:
             self.brought | other.brought,
             frozenset.intersection(*always) if always else frozenset(),
             self.defaults | other.defaults,
+            self.keys | other.keys,
         )
 
 
@@ -153,18 +156,25 @@ def survey(path: Path, table: TableInfo, form: Format, route: Route | None) -> S
     """
     known = {c.name: c.has_default for c in table.columns if not c.computed}
     seen: set[frozenset[str]] = set()
+    keys: set[str] = set()
     for line in _lines(path):
         members, breach = _members(line.raw)
         if breach is None and _is_own(members, route):
             seen.add(frozenset(members))
+            # One that has strayed here is no word of the table's columns.
+            if route is None or _said(members, route) == route.match:
+                keys.update(members)
     kinds = [
-        {name for key in keys if (name := form.target_name(key)) is not None} & set(known)
-        for keys in seen
+        {name for key in kind if (name := form.target_name(key)) is not None} & set(known)
+        for kind in seen
     ]
     brought = frozenset[str]().union(*kinds)
     always = brought.intersection(*kinds)
     return Survey(
-        brought, always, frozenset(frozenset(n for n in kind if known[n]) for kind in kinds)
+        brought,
+        always,
+        frozenset(frozenset(n for n in kind if known[n]) for kind in kinds),
+        frozenset(k for k in keys if k not in {form.table_field, form.individual_field}),
     )
 
 

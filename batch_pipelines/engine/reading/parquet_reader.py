@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.reading.chunks import Chunk, convert_columns
+from batch_pipelines.engine.reading.chunks import Chunk, convert_columns, loaded
 from batch_pipelines.engine.rejects import Reject
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ BATCH_ROWS: Final = 32_768
 _BATCH_BYTES: Final = 4_000_000
 # A column of a row group is read in parts of this size, and not as a whole: row groups may be large.
 _PAGE_BYTES: Final = 128 * 1024
+# Other layouts in memory of the same type.
+_SAME = {
+    "large_string": "string", "string_view": "string", "large_binary": "binary",
+    "binary_view": "binary",
+}  # fmt: skip
 
 
 def parquet_names(path: Path) -> list[str]:
@@ -40,6 +45,27 @@ def parquet_names(path: Path) -> list[str]:
         DeliveryError: It has no readable footer.
     """
     return list(_open(path).schema_arrow.names)
+
+
+def parquet_types(path: Path) -> dict[str, str]:
+    """Read the types of the columns of a Parquet file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Arrow's name of the type of each column; how values are encoded does not count.
+
+    Raises:
+        DeliveryError: It has no readable footer.
+    """
+    return {field.name: _type_name(field.type) for field in _open(path).schema_arrow}
+
+
+def _type_name(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return _SAME.get(str(kind), str(kind))
 
 
 def read_parquet(path: Path, places: tuple[Column | None, ...]) -> Iterator[Chunk]:
@@ -69,7 +95,7 @@ def read_parquet(path: Path, places: tuple[Column | None, ...]) -> Iterator[Chun
                     for place, breaches in sorted(wrong.items())
                 )
                 records = first + np.flatnonzero(good)
-                yield Chunk(path.name, index, columns, records, arrays, rejects)
+                yield Chunk(path.name, index, loaded(columns), records, arrays, rejects)
                 first += batch.num_rows
         except (pa.ArrowException, OSError):
             message = f"{path.name}: a page cannot be decoded: damaged. Deliver it again."

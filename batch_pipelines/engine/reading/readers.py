@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.catalog import match_columns
 from batch_pipelines.engine.errors import DeliveryError, FeedError
 from batch_pipelines.engine.formats import DEFAULT
+from batch_pipelines.engine.reading.chunks import Refused, loaded
 from batch_pipelines.engine.reading.csv_reader import csv_names, read_csv, read_raw_csv
 from batch_pipelines.engine.reading.json_lines import read_raw_json_lines
 from batch_pipelines.engine.reading.parquet_reader import (
     parquet_names,
+    parquet_types,
     read_parquet,
     read_raw_parquet,
 )
 from batch_pipelines.engine.reading.sniffing import other_format
+from batch_pipelines.engine.type_families import TEXT, sql_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batch_pipelines.engine.catalog import Column, TableInfo
@@ -28,8 +32,35 @@ _PARQUET = "parquet"
 JSON_LINES = "jsonl"
 
 
+def file_types(path: Path, file_format: str, form: Format = DEFAULT) -> dict[str, str]:
+    """Read which columns a file brings, before they are matched with a table.
+
+    Args:
+        path: The file, as `plain.readable` gives it.
+        file_format: `csv`, `tsv` or `parquet`.
+        form: How the file is written.
+
+    Returns:
+        The type that the file gives each column, by its name; none where its header cannot be read,
+        of which `file_columns` says why.
+
+    Raises:
+        DeliveryError: It has no readable footer.
+    """
+    if file_format == _PARQUET:
+        return parquet_types(path)
+    try:
+        return dict.fromkeys(csv_names(path, form, file_format), TEXT)
+    except DeliveryError:
+        return {}
+
+
 def file_columns(
-    path: Path, file_format: str, table: TableInfo, form: Format = DEFAULT
+    path: Path,
+    file_format: str,
+    table: TableInfo,
+    form: Format = DEFAULT,
+    refused: Collection[str] = (),
 ) -> tuple[Column, ...]:
     """Match a file's column names with its table.
 
@@ -38,6 +69,7 @@ def file_columns(
         file_format: `csv`, `tsv` or `parquet`.
         table: The target table.
         form: How the file is written.
+        refused: Names of its columns of which a value is refused.
 
     Returns:
         The target columns it brings, in the file's order.
@@ -46,11 +78,15 @@ def file_columns(
         DeliveryError: The header cannot be read.
         FeedError: The columns do not fit the table; where they would in another format, it is named.
     """
-    return tuple(c for c in _places(path, file_format, table, form) if c is not None)
+    return loaded(_places(path, file_format, table, form, refused))
 
 
 def read_chunks(
-    path: Path, file_format: str, table: TableInfo, form: Format = DEFAULT
+    path: Path,
+    file_format: str,
+    table: TableInfo,
+    form: Format = DEFAULT,
+    refused: Collection[str] = (),
 ) -> Iterator[Chunk]:
     """Read a file from its beginning to its end.
 
@@ -59,6 +95,7 @@ def read_chunks(
         file_format: `csv`, `tsv` or `parquet`.
         table: The target table.
         form: How the file is written.
+        refused: Names of its columns of which a value is refused.
 
     Yields:
         Its records in order, with those that cannot be loaded set aside.
@@ -67,7 +104,7 @@ def read_chunks(
         DeliveryError: The file cannot be read on.
         FeedError: The columns do not fit the table.
     """
-    places = _places(path, file_format, table, form)
+    places = _places(path, file_format, table, form, refused)
     if file_format == _PARQUET:
         yield from read_parquet(path, places)
     else:
@@ -100,13 +137,14 @@ def read_raw(
 
 
 def _places(
-    path: Path, file_format: str, table: TableInfo, form: Format
+    path: Path, file_format: str, table: TableInfo, form: Format, refused: Collection[str]
 ) -> tuple[Column | None, ...]:
     """Find the target column of each of a file's columns; None for one that is not to be loaded."""
     if file_format == _PARQUET:
-        return _matched(table, parquet_names(path), form, path.name)
+        types = parquet_types(path)
+        return _matched(table, parquet_names(path), form, path.name, refused, types)
     try:
-        return _matched(table, csv_names(path, form, file_format), form, path.name)
+        return _matched(table, csv_names(path, form, file_format), form, path.name, refused)
     except (DeliveryError, FeedError):
 
         def fits(names: Sequence[str]) -> bool:
@@ -123,12 +161,32 @@ def _places(
 
 
 def _matched(
-    table: TableInfo, names: Sequence[str], form: Format, where: str
+    table: TableInfo,
+    names: Sequence[str],
+    form: Format,
+    where: str,
+    refused: Collection[str] = (),
+    types: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Column | None, ...]:
     wanted = [form.target_name(name) for name in names]
-    columns = iter(match_columns(table, [name for name in wanted if name is not None], where))
-    places = tuple(None if name is None else next(columns) for name in wanted)
-    if not any(places):
-        message = f"{where}: the feed's `ignore_columns` leave no column to load. Name fewer there."
+    to_load = [
+        target
+        for name, target in zip(names, wanted, strict=True)
+        if target is not None and name not in refused
+    ]
+    given = {
+        target: sql_type(types[name])
+        for name, target in zip(names, wanted, strict=True)
+        if target is not None and name in types
+    }
+    columns = iter(match_columns(table, to_load, where, given))
+    if not to_load:
+        message = (
+            f"{where}: the feed's `ignore_columns` and `contract` leave no column to load. "
+            "Leave fewer out, or deliver the table's columns."
+        )
         raise FeedError(message)
-    return places
+    return tuple(
+        None if target is None else Refused.named(target) if name in refused else next(columns)
+        for name, target in zip(names, wanted, strict=True)
+    )

@@ -19,7 +19,7 @@ from batch_pipelines.engine.digests import RowDigest
 from batch_pipelines.engine.digests.sql import table_digest
 from batch_pipelines.engine.errors import PublishError, ThresholdError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import batches, proofs
+from batch_pipelines.engine.ledger import batches, proofs, signatures
 from batch_pipelines.engine.ledger.proofs import TableBalance
 from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.reading.prefetch import prefetched
@@ -356,19 +356,21 @@ def _finish(
     if not publication.is_real:
         return tuple(balances)
     chunks = [chunk for each in written for chunk in each.proof.chunks]
-    signatures = [
+    written_alike = [
         replace(own, fallback=publication.bisected.get(own.target_table, 0) > 0)
         for each in written
         for own in each.put.signatures
     ]
     total = sum(b.inserted + b.updated + b.unchanged for b in balances)
     if publication.purpose == "replay":
-        proofs.record_replay(connection, batch.batch_id, balances, chunks, signatures)
+        proofs.record_replay(connection, batch.batch_id, balances, chunks, written_alike)
         rejects.record_replay(connection, batch, publication.work.run_id)
         batches.mark_replayed(connection, batch.batch_id, total)
     else:
-        proofs.record_publish(connection, batch.batch_id, balances, chunks, signatures)
+        proofs.record_publish(connection, batch.batch_id, balances, chunks, written_alike)
         rejects.record(connection, batch)
+        compared = [s.comparison for s in publication.sources if s.comparison is not None]
+        signatures.record(connection, batch, compared)
         if old is not None:
             batches.mark_superseded(connection, old, batch.batch_id)
         skipped = rejects.skipped.total()
@@ -437,7 +439,7 @@ def _balance(
         digest_sum=proof.digest.total,
         digest_moment=proof.digest.moment,
         isolation_statements=publication.bisected.get(name, 0),
-        filled=[column.name for column in proof.source.filled],
+        filled=[*(column.name for column in proof.source.filled), *sorted(proof.source.late)],
     )
 
 

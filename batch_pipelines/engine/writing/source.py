@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import operator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.formats import DEFAULT
 from batch_pipelines.engine.reading.json_lines import JsonLayout, layout_of, read_json_lines, survey
 from batch_pipelines.engine.reading.plain import readable
-from batch_pipelines.engine.reading.readers import JSON_LINES, file_columns, read_chunks, read_raw
+from batch_pipelines.engine.reading.readers import JSON_LINES, read_chunks, read_raw
+from batch_pipelines.engine.signatures import FREE
+from batch_pipelines.engine.writing.agreeing import columns_of, keys_of, leaving, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.rejects import LeftOut
     from batch_pipelines.engine.reading.chunks import Chunk, Raw
     from batch_pipelines.engine.routes import Route
+    from batch_pipelines.engine.signatures import Comparison, Terms
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class TableSource:
         form: How they are written.
         only: Numbers of the records to read, by file, rising; None for all of them.
         layout: How records of JSON lines are read; None of other formats.
+        comparison: Their columns against the version in force; None where no record tells of any.
+        refused: Names of the files' columns of which a value is refused.
+        late: Names of columns that rows of the batch lack which were published before the table had
+            them; what is known of the whole batch is not known of these.
     """
 
     table: TableInfo
@@ -52,6 +60,9 @@ class TableSource:
     form: Format = DEFAULT
     only: Mapping[str, npt.NDArray[np.int64]] | None = None
     layout: JsonLayout | None = None
+    comparison: Comparison | None = None
+    refused: frozenset[str] = frozenset()
+    late: frozenset[str] = frozenset()
 
     @property
     def signatures(self) -> tuple[frozenset[str], ...]:
@@ -73,7 +84,7 @@ class TableSource:
     @property
     def told(self) -> tuple[Column, ...]:
         """The columns of which the source tells every value."""
-        absent = frozenset[str]().union(*self.signatures)
+        absent = self.late.union(*self.signatures)
         return tuple(column for column in self.columns if column.name not in absent)
 
     @property
@@ -88,8 +99,8 @@ class TableSource:
 
     @property
     def is_received_otherwise(self) -> bool:
-        """Whether what is stored differs from what is sent: converted from text, or a default."""
-        return bool(self.as_text or self.filled)
+        """Whether the digest of what is sent is not that of what is stored."""
+        return bool(self.as_text or self.filled or self.late)
 
     @property
     def records(self) -> int:
@@ -105,7 +116,7 @@ class TableSource:
             if self.layout is not None:
                 chunks = read_json_lines(path, self.layout)
             else:
-                chunks = read_chunks(path, file.format, self.table, self.form)
+                chunks = read_chunks(path, file.format, self.table, self.form, self.refused)
             if self.only is None:
                 yield from chunks
             else:
@@ -144,6 +155,7 @@ def table_source(
     folder: Path,
     form: Format = DEFAULT,
     route: Route | None = None,
+    terms: Terms = FREE,
 ) -> TableSource:
     """Put together what a delivery brings for a table.
 
@@ -153,24 +165,26 @@ def table_source(
         folder: Where they are.
         form: How they are written.
         route: Which lines are the table's, where they say it.
+        terms: What their columns are held against.
 
     Returns:
         The source.
 
     Raises:
         DeliveryError: A file does not unpack, or a header cannot be read.
+        ContractError: The feed's contract freezes what has changed, or the table has no place for it.
         FeedError: Columns do not fit the table, or differ between the files.
     """
     paths = {f.file_name: readable(folder, f, form) for f in files}
     if all(file.format == JSON_LINES for file in files):
-        return _json_source(table, files, folder, paths, form, route)
+        return _json_source(table, files, folder, paths, form, route, terms)
     if any(file.format == JSON_LINES for file in files):
         message = (
             f"{table.full_name}: JSON lines and other files cannot fill a table together, since each "
             "record of the former has columns of its own. Deliver one or the other."
         )
         raise FeedError(message)
-    brought = {f.file_name: file_columns(paths[f.file_name], f.format, table, form) for f in files}
+    brought, agreed = columns_of(table, files, paths, form, terms)
     first, *others = brought
     for other in others:
         difference = {c.name for c in brought[first]} ^ {c.name for c in brought[other]}
@@ -182,7 +196,10 @@ def table_source(
             raise FeedError(message)
     names = {column.name for column in brought[first]}
     columns = tuple(column for column in table.columns if column.name in names)
-    return TableSource(table, tuple(files), folder, columns, paths, form)
+    return TableSource(
+        table, tuple(files), folder, columns, paths, agreed.form,
+        comparison=agreed.comparison, refused=agreed.refused, late=terms.late & names,
+    )  # fmt: skip
 
 
 def _json_source(
@@ -192,15 +209,27 @@ def _json_source(
     paths: Mapping[str, Path],
     form: Format,
     route: Route | None,
+    terms: Terms,
 ) -> TableSource:
+    form = leaving(form, terms.left)
     found = [survey(path, table, form, route) for path in paths.values()]
     every = functools.reduce(operator.or_, found)
+    agreed = keys_of(table, every, form, terms, named(paths))
+    form = form if agreed is None else agreed.form
     layout = layout_of(table, every, form, route)
-    return TableSource(table, tuple(files), folder, layout.columns, paths, form, layout=layout)
+    return TableSource(
+        table, tuple(files), folder, layout.columns, paths, form, layout=layout,
+        comparison=None if agreed is None else agreed.comparison,
+        late=terms.late & {column.name for column in layout.columns},
+    )  # fmt: skip
 
 
 def sources_of(
-    tables: Iterable[TableInfo], files: Sequence[ImportFile], folder: Path, feed: Feed
+    tables: Iterable[TableInfo],
+    files: Sequence[ImportFile],
+    folder: Path,
+    feed: Feed,
+    terms: Mapping[str, Terms] = MappingProxyType({}),
 ) -> Iterator[TableSource]:
     """Put together what a delivery brings for each of a feed's tables.
 
@@ -209,12 +238,14 @@ def sources_of(
         files: The staged files.
         folder: Where they are.
         feed: The feed.
+        terms: What the columns of each table are held against, by its name.
 
     Yields:
         A source for each table that gets any file.
 
     Raises:
         DeliveryError: A file does not unpack, or a header cannot be read.
+        ContractError: The feed's contract freezes what has changed, or a table has no place for it.
         FeedError: Columns do not fit the table, or differ between the files.
     """
     for table in tables:
@@ -222,4 +253,4 @@ def sources_of(
         own = [part for file in files if (part := file.of_table(name)) is not None]
         route = feed.route(name)
         if own:
-            yield table_source(table, own, folder, feed.format, route)
+            yield table_source(table, own, folder, feed.format, route, terms.get(name, FREE))
