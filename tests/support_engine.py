@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batch_pipelines.engine.archive import archive
 from batch_pipelines.engine.bulk_write import bulk_write
@@ -20,6 +19,7 @@ from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.validate import require_valid, validate
 from batch_pipelines.engine.work import Work
+from tests.support_columnar import write_columnar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.settings import Settings
 
 Content: TypeAlias = "str | bytes | pa.Table"
-"""A file: text as it stands, bytes, or a table that is written as Parquet."""
+"""A file: text as it stands, bytes, or a table that is written as the file's suffix says."""
 KEY = "first"
 
 
@@ -85,7 +85,7 @@ class Site:
             old.unlink()
         for name, content in files.items():
             if isinstance(content, pa.Table):
-                pq.write_table(content, folder / name)
+                write_columnar(content, folder / name)
             else:
                 (folder / name).write_bytes(
                     content.encode() if isinstance(content, str) else content

@@ -92,13 +92,14 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
     counts: dict[str, int] = {}
     by_table: dict[str, dict[str, int]] = {}
     routes = work.feed.routes
-    folder, form = work.staged_source(batch.batch_id), work.feed.format
+    folder = work.staged_source(batch.batch_id)
     unpacking = Unpacking(folder, work.feed)
     for file in files.of_batch(connection, batch.batch_id):
         path = folder / file.file_name
         if not path.exists():
             message = f"{path}: the staged copy is gone. Run the whole partition, from ingest."
             raise DeliveryError(message)
+        form = work.feed.form_of(file.target_table)
         # What is read as it was delivered is counted on the way.
         scan = scan_of(form, file.format) if is_plain(folder, file, form) else None
         found += _read(path, file, seen, scan)

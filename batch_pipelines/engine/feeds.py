@@ -16,7 +16,7 @@ import pydantic
 
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.formats import DEFAULT, Format
+from batch_pipelines.engine.formats import DEFAULT, Format, Name
 from batch_pipelines.engine.queries import Query  # noqa: TC001  # pydantic reads it at run time
 from batch_pipelines.engine.routes import Route
 
@@ -136,6 +136,7 @@ class Table(_Part):
         table: Its name with schema, as in `public.flights`.
         files: Pattern of the delivery's file names that fill it.
         match: Of JSON lines with a `table_field`, what that says in the lines of this table.
+        header: Names of the columns where its files do not have them; in place of `format.header`.
         write: `insert` rows, or `upsert`: a row whose key the table has is updated, in the columns that
             the delivery brings, and an image of it is kept. Or insert each by an `individual` statement.
         key: Columns of the key by which rows are upserted; the primary key by default.
@@ -153,6 +154,9 @@ class Table(_Part):
     )
     match: str | None = pydantic.Field(
         default=None, description="what `format.table_field` says in the lines of this table"
+    )
+    header: tuple[Name, ...] = pydantic.Field(
+        default=(), description="names of the columns where this table's files do not have them"
     )
     write: Literal["insert", "upsert", "individual"] = pydantic.Field(
         default="insert",
@@ -347,7 +351,7 @@ class Feed(_Part):
     @pydantic.model_validator(mode="after")
     def _names_are_of_one_table(self) -> Feed:
         if isinstance(self.format.header, tuple) and len(self.tables) > 1:
-            message = "`format.header` names the columns of one table; the feed has several"
+            message = "`format.header` is of one table; write `header:` in each of `tables:`"
             raise ValueError(message)
         by_line = self.format.table_field is not None
         if any((table.match is not None) != by_line for table in self.tables):
@@ -376,6 +380,18 @@ class Feed(_Part):
         """
         by_line = self.format.table_field is not None
         return EVERY_TABLE if by_line else self.table_of(file_name).table
+
+    def form_of(self, full_name: str) -> Format:
+        """Say how the files of a table are written.
+
+        Args:
+            full_name: Its name with schema, or `EVERY_TABLE`.
+
+        Returns:
+            The feed's format, with the table's own header where it has one.
+        """
+        header = next((table.header for table in self.tables if table.table == full_name), ())
+        return self.format.model_copy(update={"header": header}) if header else self.format
 
     def route(self, full_name: str) -> Route | None:
         """Say which lines are a table's.

@@ -9,6 +9,8 @@ from typing import Annotated, Final, Literal
 
 import pydantic
 
+# Formats whose files hold typed columns and are compressed inside, and what people call them.
+COLUMNAR: Final[Mapping[str, str]] = {"arrow": "Arrow", "orc": "ORC", "parquet": "Parquet"}
 _LONGEST_PREAMBLE = 10_000
 _NONE = frozenset({None, "none"})
 # Codecs that are no encoding of a file: of one word, of source code, or of none at all.
@@ -37,7 +39,7 @@ _SIGN = {"type": "string", "minLength": 1, "maxLength": 1}
 
 
 class Format(pydantic.BaseModel):
-    r"""How the files of a feed are written; of Parquet only `columns` and `ignore_columns` count.
+    r"""How the files of a feed are written; of columnar ones `columns` and `ignore_columns` count.
 
     Of JSON lines also `encoding`, `decimal`, `dates`, `timestamps` and the last two.
 
@@ -209,14 +211,30 @@ class Format(pydantic.BaseModel):
         if len(set(signs)) < len(signs):
             message = "delimiter, quote and escape must be different signs"
             raise ValueError(message)
-        if self.null_words and not isinstance(self.empty, str):
-            message = "`empty` by column cannot stand beside `null_words`; write it for all of them"
-            raise ValueError(message)
         for word in self.null_words:
-            if set(signs) & set(word):
-                message = "a null word may not hold the delimiter, the quote or the escape"
+            if set(signs) & set(word) and not self._is_escaped(word):
+                message = (
+                    "a null word may not hold the delimiter, the quote or the escape; but it may be "
+                    r"the escape and a letter, such as \N"
+                )
                 raise ValueError(message)
         return self
+
+    def _is_escaped(self, word: str) -> bool:
+        return (
+            self.escape is not None and word[:1] == self.escape
+            and len(word) == 2 and word[1:].isascii() and word[1:].isalpha()  # noqa: PLR2004
+        )  # fmt: skip
+
+    @property
+    def escaped_words(self) -> tuple[str, ...]:
+        r"""The null words that are an escape and a letter, such as `\N`."""
+        return tuple(word for word in self.null_words if self._is_escaped(word))
+
+    @property
+    def plain_words(self) -> tuple[str, ...]:
+        """The other null words."""
+        return tuple(word for word in self.null_words if not self._is_escaped(word))
 
     def signs(self, file_format: str) -> tuple[bytes, bytes, bytes]:
         """Give delimiter, quote and escape; nothing for one that there is not.

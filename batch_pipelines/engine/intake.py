@@ -14,6 +14,7 @@ import crc32c
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.feeds import EVERY_TABLE
+from batch_pipelines.engine.formats import COLUMNAR
 from batch_pipelines.engine.landing import MANIFEST
 from batch_pipelines.engine.ledger import files
 from batch_pipelines.engine.ledger.files import Checksum, ImportFile
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
+    ".arrow": "arrow", ".arrows": "arrow", ".feather": "arrow", ".orc": "orc",
 }  # fmt: skip
 
 
@@ -115,13 +117,15 @@ def _kind(file: LandedFile, copy: Path) -> tuple[str, str | None]:
     if compression == "zip" and suffix not in FORMATS:
         suffix = PurePath(only_member(copy).filename).suffix.lower()
     if suffix not in FORMATS:
+        texts = [each for each, kind in FORMATS.items() if kind not in COLUMNAR]
         message = (
-            f"{file}: format {suffix!r} is not known; there are {', '.join(FORMATS)}, and all but the "
-            f"last with {', '.join(COMPRESSIONS)} behind them."
+            f"{file}: format {suffix!r} is not known; there are {', '.join(FORMATS)}, and "
+            f"{', '.join(texts)} with {', '.join(COMPRESSIONS)} behind them."
         )
         raise DeliveryError(message)
-    if compression and FORMATS[suffix] == "parquet":
-        message = f"{file}: Parquet is compressed inside. Deliver the file as it is."
+    if compression and FORMATS[suffix] in COLUMNAR:
+        kind = COLUMNAR[FORMATS[suffix]]
+        message = f"{file}: {kind} is compressed inside. Deliver the file as it is."
         raise DeliveryError(message)
     return FORMATS[suffix], compression
 

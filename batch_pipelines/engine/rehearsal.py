@@ -91,11 +91,11 @@ def _publication(connection: Connection, work: Work) -> Publication:
         raise DeliveryError("; ".join(problems) + ". Deliver what is right.")
     staged = taken.files
     folder = work.staged_source(work.run_id)
-    form, unpacking = work.feed.format, Unpacking(folder, work.feed)
+    unpacking = Unpacking(folder, work.feed)
     counted = []
     for file in staged:
         plain, routes = unpacking.readable(file), work.feed.routes
-        records = records_of(plain, file.format, form)
+        records = records_of(plain, file.format, work.feed.form_of(file.target_table))
         by_table = records_by_table(plain, routes) if routes else None
         counted.append(replace(file, records=records, table_records=by_table))
     work.feed.limits.check(work.name, records=sum(f.records or 0 for f in counted))

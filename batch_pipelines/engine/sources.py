@@ -175,6 +175,7 @@ def check_source(feed: Feed, tables: Sequence[TableInfo]) -> None:
         return
     from batch_pipelines.engine.querying.checking import check_query  # noqa: PLC0415
 
-    names = [feed.format.target_name(name) for name in check_query(query)]
+    form = feed.form_of(tables[0].full_name)
+    names = [form.target_name(name) for name in check_query(query)]
     where = f"The query in the database of {query.url_variable}"
     match_columns(tables[0], [name for name in names if name is not None], where)

@@ -119,8 +119,8 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
         try:
             _require_copies(own, folder)
             route = work.feed.route(table.full_name)
-            loaded = terms[table.full_name]
-            source = table_source(table, own, folder, work.feed.format, route, loaded)
+            form, loaded = work.feed.form_of(table.full_name), terms[table.full_name]
+            source = table_source(table, own, folder, form, route, loaded)
             found = _validate_table(connection, source, batch)
         except Exception as error:
             proofs.abandon_validation(connection, log, explain(error))

@@ -22,6 +22,7 @@ from batch_pipelines.engine.feed_files import load_feed
 from batch_pipelines.engine.reading import plain
 from batch_pipelines.engine.rehearsal import rehearse
 from tests.engine.test_replay import replay
+from tests.support_columnar import COLUMNAR
 from tests.support_engine import feed_of
 
 if TYPE_CHECKING:
@@ -202,10 +203,11 @@ def test_a_bomb_is_refused(site18: MakeSite, monkeypatch: pytest.MonkeyPatch) ->
     assert here.rows() == []
 
 
-def test_parquet_is_not_packed_again(site18: MakeSite) -> None:
+def test_columnar_files_are_not_packed_again(site18: MakeSite) -> None:
     here = site18(DDL)
-    with pytest.raises(DeliveryError, match="Parquet is compressed inside"):
-        here.load({"a.parquet.gz": b""})
+    for suffix, kind in {"parquet": "Parquet", "feather": "Arrow", "orc": "ORC"}.items():
+        with pytest.raises(DeliveryError, match=f"{kind} is compressed inside"):
+            here.load({f"a.{suffix}.gz": b""})
     with pytest.raises(DeliveryError, match=r"format '\.gz' is not known|format '' is not known"):
         here.load({"a.gz": b""})
 
@@ -253,9 +255,10 @@ def test_columns_are_renamed_and_left_out(site18: MakeSite) -> None:
     text = b"Nr.,x,Ort,x,\n1,\xff,here,,\n2,b,,c,\n"
     assert values(loaded(here, a__csv=text)) == [(1, "here", None), (2, None, None)]
     table = pa.table({"Nr.": [3], "x": ["?"], "Ort": ["there"]})
-    batch = here.load({"a.parquet": table}, force=True)
-    assert batch.status == "SUCCESS"
-    assert here.sql("SELECT id, a FROM t") == [(3, "there")]
+    for suffix in COLUMNAR:
+        batch = here.load({f"a.{suffix}": table}, force=True)
+        assert batch.status == "SUCCESS"
+        assert here.sql("SELECT id, a FROM t") == [(3, "there")]
     with pytest.raises(FeedError, match=r"leave no column|column 'id' is absent"):
         use(here, {"ignore_columns": ["id", "a"]}).load({"a.csv": "id,a\n1,x\n"}, force=True)
 
@@ -282,6 +285,62 @@ def test_null_words_are_nulls_where_they_are_not_quoted(site18: MakeSite) -> Non
     use(here, {"null_words": ["NULL"], "empty": "text"})
     found = [(row[0], row[1]) for row in loaded(here, a__csv="id,a,b,c\n1,,,\n2,NULL,,NULL\n")]
     assert found == [(1, ""), (2, None)]
+
+
+@pytest.mark.parametrize("quote", ['"', None])
+def test_dumps_with_an_escape_say_null_with_it(site18: MakeSite, quote: str | None) -> None:
+    """Given text dumps as databases write them, an escaped letter is the null word or a reject."""
+    form = {"null_words": ["\\N", "NULL"], "escape": "\\", "quote": quote, "empty": "text"}
+    here = use(site18(DDL, thresholds={}), form, thresholds={})
+    good = "id\ta\tb\n1\t\\N\t\\\\N\n2\tNULL\t\n3\tx\\\ty\t\\N\n4\tone\\\ntwo\t\x1aN\n5\t\\\\\tN\n"
+    bad = "6\ta\\nb\tx\n7\tx\\N\ty\n8\t\\Nx\t\n9\tx\\\t\\N\n10\t\\0\tx\n"
+    batch = here.load({"a.tsv": good + bad})
+    assert (batch.status, batch.written_records, batch.rejected_records) == (
+        "PARTIAL_SUCCESS", 5, 5,
+    )  # fmt: skip
+    assert here.sql("SELECT id, a, b FROM t ORDER BY id") == [
+        (1, None, "\\N"), (2, None, ""), (3, "x\ty", None), (4, "one\ntwo", "\x1aN"), (5, "\\", "N"),
+    ]  # fmt: skip
+    found = here.sql(
+        "SELECT record_number, sqlstate, raw FROM batch_audit.import_reject ORDER BY 1"
+    )
+    assert [row[:2] for row in found] == [(number, "22P04") for number in range(6, 11)]
+    assert b"".join(bytes(row[2]) for row in found).decode() == bad
+
+
+def test_in_quotes_an_escaped_letter_is_no_null_word(site18: MakeSite) -> None:
+    here = use(site18(DDL, thresholds={}), {"null_words": ["\\N"], "escape": "\\"}, thresholds={})
+    text = 'id,a,b\n1,"x\\",y",\\N\n2,"x,\\N,y",z\n3,"\\\\N","\\N"\n4,\\N,"a\nb"\n\\N,x,y\n'
+    batch = here.load({"a.csv": text})
+    assert (batch.written_records, batch.rejected_records) == (2, 3)
+    assert here.sql("SELECT id, a, b FROM t ORDER BY id") == [(1, 'x",y', None), (4, None, "a\nb")]
+
+
+def test_empty_by_column_stands_beside_null_words(site18: MakeSite) -> None:
+    here = use(site18(DDL), {"null_words": ["NULL"], "empty": {"a": "text"}})
+    text = 'id,a,b\n1,,\n2,NULL,NULL\n3,"",""\n4,"NULL","NULL"\n5,x,y\n'
+    assert values(loaded(here, a__csv=text)) == [
+        (1, "", None), (2, None, None), (3, "", ""), (4, "NULL", "NULL"), (5, "x", "y"),
+    ]  # fmt: skip
+
+
+def test_each_of_several_tables_has_its_own_header(site18: MakeSite) -> None:
+    ddl = DDL + "; CREATE TABLE u (k int, v text, import_batch_id uuid)"
+    here = site18(ddl, thresholds={})
+    tables = [
+        {"table": "public.t", "files": "t*", "header": ["id", "a"]},
+        {"table": "public.u", "files": "u*"},
+    ]
+    here.feed = here.feed.model_validate(
+        {**here.feed.model_dump(), "tables": tables, "thresholds": {}}
+    )
+    batch = here.load({"t.csv": "1,x\n2\n3,z\n", "u.csv": "k,v\n1,y\n"})
+    assert (batch.source_records, batch.written_records, batch.rejected_records) == (4, 3, 1)
+    assert here.sql("SELECT id, a FROM t ORDER BY id") == [(1, "x"), (3, "z")]
+    assert here.sql("SELECT k, v FROM u") == [(1, "y")]
+    here.deliver({"t.csv": "1,x\n", "u.csv": "k,v\n1,y\n2,z\n"})
+    with here.work() as (connection, work):
+        assert sum(b.source_records for b in rehearse(connection, work).balances) == 3
 
 
 def test_what_an_empty_field_means_is_said_by_column(site18: MakeSite) -> None:

@@ -31,7 +31,7 @@ class ImportFile:
         file_name: Its name, without folder.
         target_table: The table it fills, or `*` where each of its lines says its own.
         size: In bytes.
-        format: `csv` or `parquet`.
+        format: `csv`, `tsv`, `jsonl`, `arrow`, `orc` or `parquet`.
         compression: None where it is not compressed.
         crc32c: CRC32C of all its bytes, as they were copied.
         sha256: SHA-256 of them, hex.

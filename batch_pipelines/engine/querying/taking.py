@@ -21,7 +21,7 @@ from batch_pipelines.engine.querying.connecting import open_snapshot
 from batch_pipelines.engine.querying.ranges import read_ranges
 from batch_pipelines.engine.querying.statements import statements_of
 from batch_pipelines.engine.querying.waiting import fingerprint
-from batch_pipelines.engine.reading.count import parquet_records
+from batch_pipelines.engine.reading.footers import parquet_records
 
 if TYPE_CHECKING:
     from pathlib import Path

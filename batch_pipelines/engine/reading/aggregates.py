@@ -18,12 +18,14 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.errors import ValidationError
+from batch_pipelines.engine.formats import COLUMNAR
 from batch_pipelines.engine.reading.blocks import BLOCK_BYTES, LONGEST
 from batch_pipelines.engine.reading.json_again import rewrite
 
@@ -138,6 +140,10 @@ _RECIPES: Mapping[int, _Recipe] = {
 _NUMERIC_OID = 1700
 _ADDABLE_DIGITS = 28
 _FEW = 5
+_NEWLINE, _RETURN = 0x0A, 0x0D
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+# Stands for null words with an escape. Should a file hold it itself, the readers do not agree.
+_WORD = "\x1a\x1aN"
 
 
 def target_statement(source: TableSource, columns: Sequence[Column], batch_id: str) -> sql.Composed:
@@ -220,7 +226,7 @@ class SecondReader:
         self._left_out = {name: out for name, out in left_out.items() if len(out.records)}
         self._spill = source.folder.parent / "second_reader"
         self._brought: dict[str, frozenset[str]] = {}
-        columnar = all(file.format == "parquet" for file in source.files)
+        columnar = all(file.format in COLUMNAR for file in source.files)
         memory = _MEMORY_WITHOUT_CSV if columnar else _MEMORY
         self._duckdb: duckdb.DuckDBPyConnection = duckdb.connect(
             config=_DUCKDB | {"temp_directory": str(self._spill), "memory_limit": memory}
@@ -261,7 +267,7 @@ class SecondReader:
             for bound in ("min", "max"):
                 ordered = order.format(c=name) if order else None
                 parts.append(f"({bound}({ordered}))::VARCHAR" if ordered else "NULL")
-        return self._one(f"SELECT {', '.join(parts)} FROM ({self._rows()})")
+        return self._one(f"SELECT {', '.join(parts)} FROM ({{rows}})")
 
     def _rows(self) -> str:
         """Write a query over all files: `v0`, `v1` ... are the source's columns, in their types."""
@@ -271,30 +277,58 @@ class SecondReader:
         path, form = self._source.paths[file.file_name], self._source.form
         if file.format == _JSON_LINES:
             return self._json_lines(file)
-        left_out, where = self._left_out.get(file.file_name), ""
-        if file.format == _PARQUET:
-            names, written, scan = _parquet(path)
-        else:
-            header = _csv_header(path, form, file.format)
-            out = [] if left_out is None else [left_out.offsets, left_out.offsets + left_out.sizes]
-            if left_out is not None or header.preamble:
-                path = self._without(path, header.preamble, *(each.tolist() for each in out))
-            names, written, scan = _csv(path, header, self._source, file.format)
-        places = ", ".join(f"c{place}" for place in range(len(names)))
-        if left_out is not None and file.format == _PARQUET:
-            name = f"left_out_{self._source.files.index(file)}"
-            self._duckdb.register(name, pa.table({"record": left_out.records}))
-            scan = scan.removesuffix(")") + ", file_row_number=true)"
-            places += ", number"
-            where = f" WHERE number + 1 NOT IN (SELECT record FROM {name})"
+        if file.format in COLUMNAR:
+            return self._columnar(file)
+        left_out = self._left_out.get(file.file_name)
+        header = _csv_header(path, form, file.format)
+        out = [] if left_out is None else [left_out.offsets, left_out.offsets + left_out.sizes]
+        if left_out is not None or header.preamble or form.escaped_words:
+            path = self._without(path, header.preamble, *(each.tolist() for each in out))
+        if form.escaped_words:
+            path = self._with_words(path, file.format)
+        if _has_lone_returns(path):
+            path = self._with_line_feeds(path, file.format)
+        scan = _csv(path, header, self._source, file.format)
+        places = ", ".join(f"c{place}" for place in range(len(header.names)))
         # By place and not by name: to DuckDB names that differ in case only are the same.
-        targets = [form.target_name(name) for name in names]
+        targets = [form.target_name(name) for name in header.names]
         columns = ", ".join(
-            f"{_cast(c, f'c{at}', form, written=written[at], text=file.format != _PARQUET)} AS v{place}"
+            f"{_cast(c, f'c{targets.index(c.name)}', form, written=True, text=True)} AS v{place}"
             for place, c in enumerate(self._source.told)
-            for at in [targets.index(c.name)]
         )
-        return f"SELECT {columns} FROM {scan} AS t({places}){where}"
+        return f"SELECT {columns} FROM {scan} AS t({places})"
+
+    def _columnar(self, file: ImportFile) -> str:
+        """Write the query over a columnar file, a part of which may be read for this query alone."""
+        path, form = self._source.paths[file.file_name], self._source.form
+        number, left_out = self._source.files.index(file), self._left_out.get(file.file_name)
+        targets = [form.target_name(name) for name in _columnar_names(path, file.format)]
+        at = [targets.index(column.name) for column in self._source.told]
+        if file.format == _PARQUET:
+            kinds = pq.read_schema(path).types
+            written = {place: _is_text(kinds[place]) for place in at}
+            places = [f"c{place}" for place in range(len(targets))]
+            more = ""
+            if left_out is not None:
+                places, more = [*places, "number"], ", file_row_number=true"
+            scan = f"read_parquet([{_literal(path)}], hive_partitioning=false{more})"
+        else:
+            from batch_pipelines.engine.reading.columnar_again import read_again  # noqa: PLC0415
+
+            reader, scan = read_again(path, file.format, sorted(at)), f"read_again_{number}"
+            written = {place: _is_text(reader.schema.field(f"c{place}").type) for place in at}
+            places = reader.schema.names
+            self._duckdb.register(scan, reader)
+        columns = ", ".join(
+            f"{_cast(c, f'c{p}', form, written=written[p], text=False)} AS v{place}"
+            for place, (c, p) in enumerate(zip(self._source.told, at, strict=True))
+        )
+        query = f"SELECT {columns} FROM {scan} AS t({', '.join(places)})"
+        if left_out is None:
+            return query
+        name = f"left_out_{number}"
+        self._duckdb.register(name, pa.table({"record": left_out.records}))
+        return f"{query} WHERE number + 1 NOT IN (SELECT record FROM {name})"
 
     def _json_lines(self, file: ImportFile) -> str:
         """Have a file of JSON lines rewritten, and write the query over that."""
@@ -337,15 +371,59 @@ class SecondReader:
             shutil.copyfileobj(reading, writing)
         return copied
 
-    def _one(self, query: str) -> tuple[str, ...]:
+    def _with_words(self, path: Path, file_format: str) -> Path:
+        """Copy a file, with a word that DuckDB can tell for what is an escape and a letter."""
+        copied = path.with_name(f"{path.name}.words")
+        if copied.exists():
+            return copied
+        delimiter, _, escape = (re.escape(sign) for sign in self._source.form.signs(file_format))
+        letters = "".join(word[1:] for word in self._source.form.escaped_words).encode()
+        ends = delimiter + rb"\r\n"
+        word = re.compile(
+            rb"(?<![^" + ends + rb"])" + escape + rb"[" + letters + rb"](?![^" + ends + rb"])"
+        )
+        with path.open("rb") as reading, copied.open("wb") as writing:
+            # Whole lines, so that none is cut.
+            while piece := reading.read(BLOCK_BYTES):
+                writing.write(word.sub(_WORD.encode(), piece + reading.readline(LONGEST)))
+        return copied
+
+    def _with_line_feeds(self, path: Path, file_format: str) -> Path:
+        """Copy a file, with LF for each CR that ends a record.
+
+        Where others end with CRLF, DuckDB takes whatever follows such a CR for an LF.
+        """
+        copied = self._spill / f"{path.name}.lines"
+        if copied.exists():
+            return copied
+        self._spill.mkdir(exist_ok=True)
+        _, quote, escape = self._source.form.signs(file_format)
+        quotes = 0
+        with path.open("rb") as reading, copied.open("wb") as writing:
+            while piece := reading.read(BLOCK_BYTES):
+                piece += reading.readline(LONGEST)
+                masked = _ESCAPED.sub(b"..", piece) if escape else piece
+                signs = np.frombuffer(masked + b"\0", np.uint8)
+                lone = (signs[:-1] == _RETURN) & (signs[1:] != _NEWLINE)
+                if quote:
+                    before = quotes + np.cumsum(signs[:-1] == quote[0])
+                    quotes, lone = int(before[-1]), lone & (before % 2 == 0)
+                content = np.frombuffer(piece, np.uint8).copy()
+                content[lone] = _NEWLINE
+                writing.write(content.tobytes())
+        return copied
+
+    def _one(self, asked: str) -> tuple[str, ...]:
+        """Ask for one row of what `{rows}` stands for, all rows."""
         import duckdb  # noqa: PLC0415
 
         try:
             try:
-                row = self._duckdb.execute(query).fetchone()
+                rows = self._duckdb.execute(asked.format(rows=self._rows())).fetchall()
             except duckdb.OutOfMemoryException:
                 self._duckdb.execute(f"SET memory_limit = '{_MORE_MEMORY}'")
-                row = self._duckdb.execute(query).fetchone()
+                # Some of the rows are read for one query alone.
+                rows = self._duckdb.execute(asked.format(rows=self._rows())).fetchall()
         except duckdb.Error as error:
             # DuckDB's text quotes the line it stumbled over, so it is not repeated.
             names = ", ".join(file.file_name for file in self._source.files)
@@ -354,8 +432,19 @@ class SecondReader:
                 "The rows are published but not validated."
             )
             raise ValidationError(message) from None
-        assert row is not None  # noqa: S101  # an aggregate without GROUP BY has one row
-        return row
+        (row,) = rows  # an aggregate without GROUP BY has one row
+        return tuple(row)
+
+
+def _has_lone_returns(path: Path) -> bool:
+    """Find a CR without an LF behind it; none is where lines are read whole."""
+    with path.open("rb") as reading:
+        while piece := reading.read(BLOCK_BYTES):
+            if b"\r" in piece:
+                piece += reading.readline(LONGEST)
+                if piece.count(b"\r") > piece.count(b"\r\n"):
+                    return True
+    return False
 
 
 def _copy(reading: BinaryIO, writing: BinaryIO, size: int) -> None:
@@ -367,8 +456,6 @@ def _copy(reading: BinaryIO, writing: BinaryIO, size: int) -> None:
 
 def _cast(column: Column, name: str, form: Format, *, written: bool, text: bool) -> str:
     recipe = _recipe(column)
-    if text and form.empty == "text" and form.null_words and column.base_type not in _TEXTS:
-        name = f"nullif({name}, '')"
     if recipe is None:
         return f"{name}::VARCHAR"
     kind = recipe.duckdb_type
@@ -402,54 +489,63 @@ class _Header:
     empty_lines: int
 
 
-def _csv(
-    path: Path, header: _Header, source: TableSource, file_format: str
-) -> tuple[list[str], list[bool], str]:
-    """Give column names, which of them are written out as text, and what scans the file."""
+def _csv(path: Path, header: _Header, source: TableSource, file_format: str) -> str:
+    """Write what scans a file."""
     form, names = source.form, header.names
+    null_words = [*form.plain_words, *([_WORD] if form.escaped_words else [])]
     delimiter, quote, escape = (sign.decode() for sign in form.signs(file_format))
     columns = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(names)))
-    words = ", ".join(map(_quoted, form.null_words))
-    empty_is_text = [
-        f"'c{place}'"
+    texts = [
+        place
         for place, name in enumerate(names)
         for column in source.columns
         if column.name == form.target_name(name)
         and column.base_type in _TEXTS
         and form.empty_is_text(column.name)
     ]
-    nulls, more = ["", *form.null_words], ""
-    if len(names) == 1:
-        nulls = [""]  # else an empty line could not be told from a null
-    elif form.null_words and empty_is_text:
-        nulls = [*form.null_words]
-    elif empty_is_text:
-        more = f", force_not_null=[{', '.join(empty_is_text)}]"
-    # Nothing is left to be guessed: DuckDB would take lines that begin with # for comments.
-    scan = (
-        f"read_csv([{_literal(path)}], compression='none', auto_detect=false, columns={{{columns}}}, "
-        f"header={'true' if form.header is True else 'false'}, skip={header.empty_lines}, "
-        f"delim={_quoted(delimiter)}, quote={_quoted(quote)}, escape={_quoted(escape or quote)}, "
-        f"nullstr=[{', '.join(map(_quoted, nulls))}], allow_quoted_nulls=false{more}, "
-        "strict_mode=false, parallel=false, hive_partitioning=false, "
-        f"max_line_size={LONGEST}, buffer_size={LONGEST})"
-    )
+
+    def scan(*nulls: str, not_null: Sequence[int] = ()) -> str:
+        # Nothing is left to be guessed: DuckDB would take lines that begin with # for comments.
+        more = ", ".join(f"'c{place}'" for place in not_null)
+        return (
+            f"read_csv([{_literal(path)}], compression='none', auto_detect=false, "
+            f"columns={{{columns}}}, header={'true' if form.header is True else 'false'}, "
+            f"skip={header.empty_lines}, delim={_quoted(delimiter)}, quote={_quoted(quote)}, "
+            f"escape={_quoted(escape or quote)}, nullstr=[{', '.join(map(_quoted, nulls))}], "
+            f"allow_quoted_nulls=false{f', force_not_null=[{more}]' if more else ''}, "
+            "strict_mode=false, parallel=false, hive_partitioning=false, "
+            f"max_line_size={LONGEST}, buffer_size={LONGEST})"
+        )
+
     if len(names) == 1:
         # An empty line, which DuckDB reads as a null, is no record to us.
-        value = f"CASE WHEN c0 NOT IN ({words}) THEN c0 END" if words else "c0"
-        scan = f"(SELECT {value} FROM {scan} WHERE c0 IS NOT NULL)"
-    return names, [True] * len(names), scan
+        if not null_words:
+            return f"(SELECT c0 FROM {scan('')} WHERE c0 IS NOT NULL)"
+        both = f"{scan('')} AS a POSITIONAL JOIN {scan('', *null_words)} AS b"
+        return f"(SELECT b.c0 FROM {both} WHERE a.c0 IS NOT NULL)"
+    if texts and null_words:
+        # It takes the same words for null in all columns. So they are read twice, side by side.
+        taken = (f"{'b' if place in texts else 'a'}.c{place}" for place in range(len(names)))
+        both = f"{scan('', *null_words)} AS a POSITIONAL JOIN {scan(*null_words)} AS b"
+        return f"(SELECT {', '.join(taken)} FROM {both})"
+    return scan("", *null_words, not_null=texts)
 
 
-def _parquet(path: Path) -> tuple[list[str], list[bool], str]:
-    schema = pq.read_schema(path)
-    kinds = [
-        each.type.value_type if pa.types.is_dictionary(each.type) else each.type for each in schema
-    ]
+def _columnar_names(path: Path, file_format: str) -> list[str]:
+    if file_format == _PARQUET:
+        return list(pq.read_schema(path).names)
+    # Two more packages to import, which only these formats need.
+    from batch_pipelines.engine.reading.columnar_again import names_again  # noqa: PLC0415
+
+    return names_again(path, file_format)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Say whether values of an Arrow type are written out as text."""
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
     texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    written = [any(is_text(kind) for is_text in texts) for kind in kinds]
-    scan = f"read_parquet([{_literal(path)}], hive_partitioning=false)"
-    return list(schema.names), written, scan
+    return any(is_one(kind) for is_one in texts)
 
 
 def _literal(path: Path) -> str:
@@ -472,8 +568,8 @@ def source_columns(source: TableSource, file: ImportFile) -> list[str]:
         The table's names of them, in the file's order.
     """
     path, form = source.paths[file.file_name], source.form
-    if file.format == _PARQUET:
-        names = list(pq.read_schema(path).names)
+    if file.format in COLUMNAR:
+        names = _columnar_names(path, file.format)
     else:
         names = _csv_header(path, form, file.format).names
     return [target for name in names if (target := form.target_name(name)) is not None]

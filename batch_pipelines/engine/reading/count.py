@@ -1,9 +1,10 @@
 """How many records a file holds, by a reader that is simpler than the one that loads.
 
 A CSV's records are counted by a scan over its bytes that knows quotes, delimiters, escapes and line ends
-and nothing else, JSON lines as the lines that are not blank; a Parquet file says it in its footer. The
-publish transaction balances its books against this number. What a record is, `blocks` and `json_lines`
-say; nothing of them is used here, so that an error in one of the two shows as a difference.
+and nothing else, JSON lines as the lines that are not blank; what columnar files say themselves,
+`footers` finds. The publish transaction balances its books against this number. What a record is,
+`blocks` and `json_lines` say; nothing of them is used here, so that an error in one of the two shows as
+a difference.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.formats import DEFAULT
+from batch_pipelines.engine.formats import COLUMNAR, DEFAULT
+from batch_pipelines.engine.reading.footers import columnar_records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -256,43 +256,22 @@ def _said(line: bytes, field: str) -> str | None:
     return msgspec.json.decode(value, type=str) if value.startswith(b'"') else None
 
 
-def parquet_records(path: Path) -> int:
-    """Read the number of rows from a Parquet file's footer.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its rows.
-
-    Raises:
-        DeliveryError: It has no readable footer.
-    """
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowException, OSError):
-        message = (
-            f"{path.name}: not a whole Parquet file: its footer cannot be read. Deliver it again."
-        )
-        raise DeliveryError(message) from None
-
-
 def records_of(path: Path, file_format: str, form: Format = DEFAULT) -> int:
     """Count the records of a file.
 
     Args:
         path: The file.
-        file_format: `csv`, `tsv`, `jsonl` or `parquet`.
+        file_format: `csv`, `tsv`, `jsonl` or one of `COLUMNAR`.
         form: How it is written.
 
     Returns:
         Its records, the header line not among them.
 
     Raises:
-        DeliveryError: It is empty or has no readable footer.
+        DeliveryError: It is empty, or not a whole file of its format.
     """
-    if file_format == "parquet":
-        return parquet_records(path)
+    if file_format in COLUMNAR:
+        return columnar_records(path, file_format)
     scan = scan_of(form, file_format)
     with path.open("rb") as file:
         while piece := file.read(_PIECE_BYTES):

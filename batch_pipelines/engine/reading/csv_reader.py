@@ -12,7 +12,7 @@ import csv
 import datetime as dt
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.formats import DEFAULT
 from batch_pipelines.engine.reading.blocks import Block, Dialect, read_blocks
 from batch_pipelines.engine.reading.chunks import Chunk, convert_columns, loaded
+from batch_pipelines.engine.reading.escapes import doubtful, put_words
 from batch_pipelines.engine.reading.notation import canonical, is_special, is_textual
 from batch_pipelines.engine.rejects import BAD_FORMAT, Breach, Reject
 
@@ -55,11 +56,13 @@ class Layout:
         columns: The target column of each field, in the file's order; None where it is not loaded.
         form: How the file is written.
         dialect: How its fields are.
+        nulls: What means null to the parser, besides an empty field.
     """
 
     columns: tuple[Column | None, ...]
     form: Format
     dialect: Dialect
+    nulls: tuple[str, ...]
 
     @cached_property
     def kept(self) -> tuple[Column, ...]:
@@ -122,7 +125,7 @@ def read_csv(
     Raises:
         DeliveryError: The header cannot be read, or a record is longer than `blocks.LONGEST`.
     """
-    layout = Layout(columns, form, Dialect(*form.signs(file_format)))
+    layout = Layout(columns, form, Dialect(*form.signs(file_format)), form.plain_words)
     _, start, lines = _header(path, form, layout.dialect)
     first, index = 1, 0
     for block in read_blocks(path, start, 1 + lines, layout.dialect):
@@ -202,11 +205,17 @@ def _read(
     file_name: str, block: Block, layout: Layout, first: int, index: int
 ) -> tuple[Chunk, int]:
     """Read a block; also count its records, those that cannot be loaded among them."""
+    strange = doubtful(block, layout.form.escaped_words)
+    if strange:
+        ends = [*block.starts.tolist(), len(block.content)]
+        more = [(ends[place], ends[place + 1]) for place in strange]
+        block = replace(block, malformed=tuple(sorted([*block.malformed, *more])))
     values, skipped = _parse_exactly(block, layout)
     total = len(values[0]) + len(skipped) + len(block.malformed)
     # Among the regular records first those with a wrong number of fields go, then by their values.
     places = np.delete(np.arange(total), block.set_aside if block.malformed else [])
     wrong = {int(place): [_MALFORMED] for place in block.set_aside} if block.malformed else {}
+    wrong |= {place: [_DOUBTFUL] for place in strange}
     for place, fields in skipped:
         wrong[int(places[place])] = [_misfit(fields, len(layout.columns))]
     places = np.delete(places, [place for place, _ in skipped])
@@ -227,6 +236,10 @@ _MALFORMED = Breach(
     BAD_FORMAT, "a quote is out of place or not closed; a quoted field has to end with a quote"
 )
 
+_DOUBTFUL = Breach(
+    BAD_FORMAT, "an escape has two readings: before a letter, a digit, a CRLF, or nothing at all"
+)
+
 
 def _misfit(fields: int, expected: int) -> Breach:
     return Breach(BAD_FORMAT, f"{fields} fields where the header has {expected}")
@@ -237,9 +250,10 @@ def _parse_exactly(block: Block, layout: Layout) -> tuple[list[pa.Array], list[t
     content, escape = block.regular, layout.dialect.escape
     if not content.strip(b"\r\n"):
         return [pa.nulls(0) for _ in layout.kept], []
+    if layout.form.escaped_words:
+        content, word = put_words(content, layout.dialect, layout.form.escaped_words)
+        layout = replace(layout, nulls=(*layout.nulls, word))
     masked = layout.dialect.masked(content)
-    if escape and masked.endswith(escape):
-        content += escape  # with nothing behind it, it stands for itself
     if not masked.endswith((b"\n", b"\r")):
         # Where the last line does not end, Arrow takes no value at its end for ''.
         content += b"\n"
@@ -323,7 +337,7 @@ def _parse_some(
     empty_is_text: bool, *, typed: bool,
 ) -> pa.RecordBatch:  # fmt: skip
     """Parse some columns, in which an empty field means the same."""
-    dialect, words = layout.dialect, [*layout.form.null_words]
+    dialect, words = layout.dialect, [*layout.nulls]
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
         skipped.append((row.number - 1, row.actual_columns))

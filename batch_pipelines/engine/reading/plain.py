@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import pyarrow as pa
 
 from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.formats import COLUMNAR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ FREE_BYTES: Final = 1_000_000_000
 RATIO: Final = 100
 
 _PIECE_BYTES = 1_000_000
-_UTF8, _PARQUET = "utf-8", "parquet"
+_UTF8 = "utf-8"
 # Those of UTF-32 first: one begins like one of UTF-16.
 _MARKS = {
     codecs.BOM_UTF8: _UTF8, codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
@@ -58,13 +59,13 @@ def readable(folder: Path, file: ImportFile, form: Format, room: int | None = No
         room: How many bytes it may unpack to; None for what is believable.
 
     Returns:
-        A file of the same name, in UTF-8 and not compressed, or a Parquet file.
+        A file of the same name, in UTF-8 and not compressed, or a columnar file.
 
     Raises:
         DeliveryError: It does not unpack, or to more than it may.
     """
     staged = folder / file.file_name
-    if file.format == _PARQUET:
+    if file.format in COLUMNAR:
         return staged
     encoding = _encoding(staged, file, form)
     if file.compression is None and encoding == _UTF8:
@@ -83,7 +84,7 @@ def readable(folder: Path, file: ImportFile, form: Format, room: int | None = No
 def is_plain(folder: Path, file: ImportFile, form: Format) -> bool:
     """Say whether the staged copy of a file is text that is read as it is; see `readable`."""
     return (
-        file.format != _PARQUET
+        file.format not in COLUMNAR
         and file.compression is None
         and _encoding(folder / file.file_name, file, form) == _UTF8
     )

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.catalog import match_columns
 from batch_pipelines.engine.errors import DeliveryError, FeedError
-from batch_pipelines.engine.formats import DEFAULT
+from batch_pipelines.engine.formats import COLUMNAR, DEFAULT
 from batch_pipelines.engine.reading.chunks import Refused, loaded
+from batch_pipelines.engine.reading.columnar import (
+    columnar_names,
+    columnar_types,
+    read_columnar,
+    read_raw_columnar,
+)
 from batch_pipelines.engine.reading.csv_reader import csv_names, read_csv, read_raw_csv
 from batch_pipelines.engine.reading.json_lines import read_raw_json_lines
-from batch_pipelines.engine.reading.parquet_reader import (
-    parquet_names,
-    parquet_types,
-    read_parquet,
-    read_raw_parquet,
-)
 from batch_pipelines.engine.reading.sniffing import other_format
 from batch_pipelines.engine.type_families import TEXT, sql_type
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.formats import Format
     from batch_pipelines.engine.reading.chunks import Chunk, Raw
 
-_PARQUET = "parquet"
 JSON_LINES = "jsonl"
 
 
@@ -37,7 +36,7 @@ def file_types(path: Path, file_format: str, form: Format = DEFAULT) -> dict[str
 
     Args:
         path: The file, as `plain.readable` gives it.
-        file_format: `csv`, `tsv` or `parquet`.
+        file_format: `csv`, `tsv` or one of `COLUMNAR`.
         form: How the file is written.
 
     Returns:
@@ -47,8 +46,8 @@ def file_types(path: Path, file_format: str, form: Format = DEFAULT) -> dict[str
     Raises:
         DeliveryError: It has no readable footer.
     """
-    if file_format == _PARQUET:
-        return parquet_types(path)
+    if file_format in COLUMNAR:
+        return columnar_types(path, file_format)
     try:
         return dict.fromkeys(csv_names(path, form, file_format), TEXT)
     except DeliveryError:
@@ -66,7 +65,7 @@ def file_columns(
 
     Args:
         path: The file, as `plain.readable` gives it.
-        file_format: `csv`, `tsv` or `parquet`.
+        file_format: `csv`, `tsv` or one of `COLUMNAR`.
         table: The target table.
         form: How the file is written.
         refused: Names of its columns of which a value is refused.
@@ -92,7 +91,7 @@ def read_chunks(
 
     Args:
         path: The file, as `plain.readable` gives it.
-        file_format: `csv`, `tsv` or `parquet`.
+        file_format: `csv`, `tsv` or one of `COLUMNAR`.
         table: The target table.
         form: How the file is written.
         refused: Names of its columns of which a value is refused.
@@ -105,8 +104,8 @@ def read_chunks(
         FeedError: The columns do not fit the table.
     """
     places = _places(path, file_format, table, form, refused)
-    if file_format == _PARQUET:
-        yield from read_parquet(path, places)
+    if file_format in COLUMNAR:
+        yield from read_columnar(path, file_format, places)
     else:
         yield from read_csv(path, places, form, file_format)
 
@@ -118,7 +117,7 @@ def read_raw(
 
     Args:
         path: The file, as `plain.readable` gives it.
-        file_format: `csv`, `tsv` or `parquet`.
+        file_format: `csv`, `tsv` or one of `COLUMNAR`.
         records: Their numbers, from 1, in rising order; taken one by one.
         form: How the file is written.
 
@@ -128,8 +127,8 @@ def read_raw(
     Raises:
         DeliveryError: The file cannot be read on.
     """
-    if file_format == _PARQUET:
-        yield from read_raw_parquet(path, records)
+    if file_format in COLUMNAR:
+        yield from read_raw_columnar(path, file_format, records)
     elif file_format == JSON_LINES:
         yield from read_raw_json_lines(path, records)
     else:
@@ -140,9 +139,10 @@ def _places(
     path: Path, file_format: str, table: TableInfo, form: Format, refused: Collection[str]
 ) -> tuple[Column | None, ...]:
     """Find the target column of each of a file's columns; None for one that is not to be loaded."""
-    if file_format == _PARQUET:
-        types = parquet_types(path)
-        return _matched(table, parquet_names(path), form, path.name, refused, types)
+    if file_format in COLUMNAR:
+        types = columnar_types(path, file_format)
+        names = columnar_names(path, file_format)
+        return _matched(table, names, form, path.name, refused, types)
     try:
         return _matched(table, csv_names(path, form, file_format), form, path.name, refused)
     except (DeliveryError, FeedError):

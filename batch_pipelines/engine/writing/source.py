@@ -253,4 +253,4 @@ def sources_of(
         own = [part for file in files if (part := file.of_table(name)) is not None]
         route = feed.route(name)
         if own:
-            yield table_source(table, own, folder, feed.format, route, terms.get(name, FREE))
+            yield table_source(table, own, folder, feed.form_of(name), route, terms.get(name, FREE))

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.reading import count
-from batch_pipelines.engine.reading.count import CsvScan, parquet_records
+from batch_pipelines.engine.reading.count import CsvScan
+from batch_pipelines.engine.reading.footers import parquet_records
 from tests.engine.reading.oracle import CONTENTS, records, written
 
 if TYPE_CHECKING:

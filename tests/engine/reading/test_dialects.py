@@ -98,7 +98,8 @@ def test_all_find_the_same_records(
     [
         (Format(escape="\\"), b'a,b\n"x\\"y",x\\,y\n', [('x"y', "x,y")]),
         (Format(escape="\\"), b"a,b\nx\\\ny,\\\\\n", [("x\ny", "\\")]),
-        (Format(escape="\\"), b"a,b\n1,x\\", [("1", "x\\")]),
+        (Format(escape="\\"), b"a,b\n1,x\n2,y\\", [("1", "x")]),
+        (Format(escape="\\"), b'a,b\r\n1,x\\\r\n2,"y\\\r\n"\r\n', [("2", "y\r\n")]),
         (Format(escape="\\"), b'a,b\n"x""y",1\n2,3\n', [("2", "3")]),
         (Format(quote=None), b'a,b\n"x,y"\n', [('"x', 'y"')]),
         (Format(quote="'", delimiter="|"), b"'a'|b\n'x''|'|\"\n", [("x'|", '"')]),

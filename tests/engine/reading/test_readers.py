@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batch_pipelines.engine.errors import DeliveryError, FeedError
-from batch_pipelines.engine.reading import blocks, parquet_reader
+from batch_pipelines.engine.reading import blocks, pieces
 from batch_pipelines.engine.reading.convert import to_wire
 from batch_pipelines.engine.reading.count import CsvScan
 from batch_pipelines.engine.reading.readers import read_chunks
@@ -98,7 +98,7 @@ def csv_chunks(folder: Path, content: str | bytes, table: TableInfo = TABLE) -> 
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block holds a few records only."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 100)
-    monkeypatch.setattr(parquet_reader, "BATCH_ROWS", 7)
+    monkeypatch.setattr(pieces, "BATCH_ROWS", 7)
 
 
 # CSV
