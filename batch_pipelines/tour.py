@@ -77,13 +77,14 @@ def make_deliveries(landing: Path) -> Iterator[Path]:
 
 
 def _carelessly(flights: pd.DataFrame) -> bytes:
-    """Write a month as a careless sender would: other signs than usual, and three lines broken."""
+    """Write a month as a careless sender would: other signs than usual, and four lines wrong."""
     month = flights[flights["month"] == int(_CARELESS[-2:])]
     text = month[_DEPARTURE].to_csv(index=False, sep=";", na_rep="NA", lineterminator="\n")
     lines = text.splitlines()
     lines[1000] = lines[1000][:20]
     lines[2000] = lines[2000].rpartition(";")[0] + ";late"
     lines[3000] = '"' + lines[3000]
+    lines[4000] = lines[4000].rpartition(";")[0] + ";7200"
     return ("\n".join(lines) + "\n").encode()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json as json_module
 import sys
 from typing import TYPE_CHECKING
@@ -11,11 +12,12 @@ import typer
 from batch_pipelines.cli.show import Json, complain, print_json, print_table, say
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import BatchError, DeliveryError, FeedError, UnreachableError
-from batch_pipelines.engine.feed_files import load_feeds
+from batch_pipelines.engine.feed_files import load_feeds, place_of
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.sources import check_source, find_keys, place
+from batch_pipelines.engine.writing.ruling import read_rules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +69,10 @@ def check(*, json: Json = False) -> None:
     with open_database(settings) as database, database.connect("check") as connection:
         for feed in feeds.values():
             try:
-                check_source(feed, read_tables(connection, feed))
+                tables = read_tables(connection, feed)
+                place_in = functools.partial(place_of, settings.feeds, feed.feed)
+                read_rules(connection, feed, tables, place_in)
+                check_source(feed, tables)
             except UnreachableError as error:
                 unchecked.append(f"{feed.feed}: its query was not checked. {error}")
             except BatchError as error:

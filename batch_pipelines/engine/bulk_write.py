@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.catalog import is_stamped, read_tables
 from batch_pipelines.engine.errors import ContractError, DeliveryError
+from batch_pipelines.engine.feed_files import place_of
 from batch_pipelines.engine.feeds import Table
 from batch_pipelines.engine.ledger import batches, files, proofs, rejects, signatures
 from batch_pipelines.engine.restaging import restage
@@ -16,7 +18,8 @@ from batch_pipelines.engine.work import batch_for, batch_to_replay, recorded
 from batch_pipelines.engine.writing import terms as agreed
 from batch_pipelines.engine.writing.loading import load
 from batch_pipelines.engine.writing.publishing import Publication
-from batch_pipelines.engine.writing.source import sources_of
+from batch_pipelines.engine.writing.ruling import read_rules
+from batch_pipelines.engine.writing.source import sources_of, with_rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -171,4 +174,7 @@ def _sources(
         if not (folder / file.file_name).exists():
             message = f"{file.file_name}: its staged copy is gone. Run the whole partition again."
             raise DeliveryError(message)
-    return tuple(sources_of(read_tables(connection, work.feed), staged, folder, work.feed, terms))
+    tables = read_tables(connection, work.feed)
+    place = functools.partial(place_of, work.settings.feeds, work.feed.feed)
+    rules = read_rules(connection, work.feed, tables, place)
+    return with_rules(sources_of(tables, staged, folder, work.feed, terms), rules)

@@ -67,6 +67,10 @@ class PublishError(BatchError):
     """The publish transaction was aborted: the rows do not fit the tables, or the proof failed."""
 
 
+class BrokenRulesError(PublishError):
+    """Rows break rules of their feed as they are stored."""
+
+
 class ThresholdError(PublishError):
     """More of a batch cannot be loaded than its feed tolerates.
 

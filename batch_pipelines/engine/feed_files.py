@@ -13,9 +13,10 @@ from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.feeds import Feed, Source, Table
 from batch_pipelines.engine.formats import Format
 from batch_pipelines.engine.queries import Query
+from batch_pipelines.engine.rules import Among, Matches, Range, References, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
@@ -104,6 +105,26 @@ def load_feeds(folder: Path) -> dict[str, Feed]:
     return {name: feeds[name][0] for name in sorted(feeds)}
 
 
+def place_of(folder: Path, feed: str, loc: Sequence[int | str]) -> str | None:
+    """Say where something of a feed stands.
+
+    Args:
+        folder: The folder of the feeds.
+        feed: The feed's name.
+        loc: Keys and indexes that lead to it.
+
+    Returns:
+        `file:line`, or None where no file of the folder holds that feed.
+    """
+    for path in sorted(p for p in folder.glob("*") if p.suffix in {".yaml", ".yml"}):
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        if isinstance(root, yaml.MappingNode) and any(
+            key.value == "feed" and value.value == feed for key, value in root.value
+        ):
+            return f"{path}:{_line(root, loc)}"
+    return None
+
+
 def find_feed(feeds: Mapping[str, Feed], name: str) -> Feed:
     """Look a feed up by name.
 
@@ -186,7 +207,7 @@ def _line(node: yaml.Node | None, loc: Sequence[int | str]) -> int:
     return line
 
 
-_KNOWN = {
+_KNOWN: Mapping[tuple[str, ...], Collection[str]] = {
     (): Feed.model_fields,
     ("source",): Source.model_fields,
     ("source", "query"): Query.model_fields,
@@ -194,6 +215,11 @@ _KNOWN = {
     ("format",): Format.model_fields,
     ("contract",): Contract.model_fields,
     ("tables", "contract"): Contract.model_fields,
+    ("tables", "rules"): [each.alias or name for name, each in Rule.model_fields.items()],
+    ("tables", "rules", "range"): Range.model_fields,
+    ("tables", "rules", "in"): Among.model_fields,
+    ("tables", "rules", "matches"): Matches.model_fields,
+    ("tables", "rules", "references"): References.model_fields,
 }
 
 
@@ -207,6 +233,7 @@ _EXPECTED = {
 # What a pattern means, by the name of the field.
 _FORMS = {
     "feed": "must be a word of lower-case letters, digits and `_`, beginning with a letter",
+    "name": "must be a word of lower-case letters, digits and `_`, beginning with a letter",
     "table": "must be a table with its schema, as in `public.flights`",
     "url_variable": (
         "must be the name of an environment variable, of capitals, digits and `_`; "

@@ -19,6 +19,7 @@ from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.formats import DEFAULT, Format, Name
 from batch_pipelines.engine.queries import Query  # noqa: TC001  # pydantic reads it at run time
 from batch_pipelines.engine.routes import Route
+from batch_pipelines.engine.rules import Rule  # noqa: TC001 - pydantic reads it at run time
 
 # Dagster takes any string as a partition key, '' and newlines and '...' included; a key is also a
 # folder name, a part of an archive's name and a word on a command line, so it is kept to these.
@@ -138,12 +139,13 @@ class Table(_Part):
         match: Of JSON lines with a `table_field`, what that says in the lines of this table.
         header: Names of the columns where its files do not have them; in place of `format.header`.
         write: `insert` rows, or `upsert`: a row whose key the table has is updated, in the columns that
-            the delivery brings, and an image of it is kept. Or insert each by an `individual` statement.
+            its record brings, and an image of it is kept. Or insert each by an `individual` statement.
         key: Columns of the key by which rows are upserted; the primary key by default.
         conflict: What becomes of a record whose key is taken, by a row of the table or by an earlier
             record: `quarantine`, `skip` (set aside too, but counted as skipped and held against no
             threshold), or `fail` the batch.
         contract: What becomes of other columns than before, where the feed's word is not meant.
+        rules: What each of its rows must fulfil besides.
     """
 
     table: Annotated[str, pydantic.StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")] = (
@@ -171,6 +173,18 @@ class Table(_Part):
     contract: Contract = pydantic.Field(
         default=Contract(), description="what becomes of other columns than before, in this table"
     )
+    rules: tuple[Rule, ...] = pydantic.Field(
+        default=(), description="what each row must fulfil besides the table's constraints"
+    )
+
+    @pydantic.field_validator("rules")
+    @classmethod
+    def _rules_are_told_apart(cls, value: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        names = [rule.name for rule in value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            message = f"the name {twice} stands twice; each rule of a table needs its own"
+            raise ValueError(message)
+        return value
 
     @pydantic.model_validator(mode="after")
     def _only_upserts_have_a_key(self) -> Self:
@@ -178,6 +192,14 @@ class Table(_Part):
             message = "`key` goes with `write: upsert` alone"
             raise ValueError(message)
         return self
+
+    def upsert_key(self, primary_key: tuple[str, ...]) -> tuple[str, ...]:
+        """Give the columns by which rows are upserted; none where they are inserted.
+
+        Args:
+            primary_key: Columns of the table's primary key.
+        """
+        return (self.key or primary_key) if self.write == "upsert" else ()
 
     @property
     def schema_name(self) -> str:

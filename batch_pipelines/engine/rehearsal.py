@@ -7,19 +7,22 @@ out stays given out.
 
 from __future__ import annotations
 
+import functools
 import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import DeliveryError, ThresholdError
+from batch_pipelines.engine.feed_files import place_of
 from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.reading.count import records_by_table, records_of
 from batch_pipelines.engine.reading.plain import Unpacking
 from batch_pipelines.engine.sources import take_in
 from batch_pipelines.engine.writing.loading import load
 from batch_pipelines.engine.writing.publishing import Publication
-from batch_pipelines.engine.writing.source import sources_of
+from batch_pipelines.engine.writing.ruling import read_rules
+from batch_pipelines.engine.writing.source import sources_of, with_rules
 from batch_pipelines.engine.writing.terms import before_load
 
 if TYPE_CHECKING:
@@ -107,13 +110,16 @@ def _publication(connection: Connection, work: Work) -> Publication:
             )
             raise DeliveryError(message)
     terms = before_load(connection, work.feed)
-    sources = sources_of(read_tables(connection, work.feed), counted, folder, work.feed, terms)
+    tables = read_tables(connection, work.feed)
+    place = functools.partial(place_of, work.settings.feeds, work.feed.feed)
+    rules = read_rules(connection, work.feed, tables, place)
+    sources = with_rules(sources_of(tables, counted, folder, work.feed, terms), rules)
     superseded = batches.in_force(connection, work.feed.feed, work.key)
     work.staged_digests(work.run_id).mkdir()
     return Publication(
         work,
         batches.imagined(work.feed, work.key, work.run_id),
-        tuple(sources),
+        sources,
         None if superseded is None else superseded.batch_id,
         (),
         work.staged_digests(work.run_id),

@@ -120,7 +120,8 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
             _require_copies(own, folder)
             route = work.feed.route(table.full_name)
             form, loaded = work.feed.form_of(table.full_name), terms[table.full_name]
-            source = table_source(table, own, folder, form, route, loaded)
+            key = work.feed.table_named(table.full_name).upsert_key(table.primary_key)
+            source = table_source(table, own, folder, form, route, loaded, key)
             found = _validate_table(connection, source, batch)
         except Exception as error:
             proofs.abandon_validation(connection, log, explain(error))

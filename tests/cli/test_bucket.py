@@ -59,5 +59,7 @@ def test_a_bucket_that_cannot_be_listed_hides_no_other_feed(
     assert ran.code == 1
     lines = [line.split() for line in ran.out.splitlines() if "public.orders" in line]
     assert [(line[0], line[-1]) for line in lines] == [("orders", "?"), ("others", "1")]
-    assert f"Error: orders: s3://{store.bucket}: the store denies access." in " ".join(ran.err.split())
+    assert f"Error: orders: s3://{store.bucket}: the store denies access." in " ".join(
+        ran.err.split()
+    )
     assert SECRET not in ran.err

@@ -69,6 +69,26 @@ def test_check_compares_the_feeds_with_their_tables(cli: Cli, shop: Shop) -> Non
     assert len(ran.json["problems"]) == 1
 
 
+def test_check_holds_rules_against_their_tables_with_file_and_line(cli: Cli, shop: Shop) -> None:
+    path = shop.folder / "feeds" / "orders.yaml"
+    rules = (
+        "    rules:\n      - {name: dear, expression: amount > 5 AND amount < 1e6}\n"
+        "      - name: placed_lately\n        expression: plcd > '2020-01-01'\n"
+    )
+    table = "  - table: public.orders\n"
+    path.write_text(path.read_text().replace(table, table + rules))
+    for command in (["feeds", "check"], ["import", "orders"]):
+        deliver(shop.folder, DAY, orders(1))
+        ran = cli(*command)
+        assert ran.code in {1, 2}
+        said = " ".join((ran.out + ran.err).split())
+        assert (
+            f"{path}:11: rule placed_lately of public.orders is refused by PostgreSQL near" in said
+        )
+        assert "`plcd > '2020-01-01'` (42703, undefined column)" in said
+        assert "dear" not in said
+
+
 def test_the_schema_says_what_a_feed_may_say(cli: Cli, feeds_folder: Path) -> None:
     schema = cli("feeds", "schema").json
     written = yaml.safe_load((feeds_folder / "orders.yaml").read_text())

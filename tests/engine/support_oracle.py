@@ -6,7 +6,7 @@ noted.
 0. The record itself: its fields, its quotes.
 1. Its values: type, range, length, encoding; and what may not be null. First those of types that we
    read ourselves, and null in any column; then those of types that PostgreSQL converts from text.
-2. CHECK constraints: broken, or raising an error.
+2. CHECK constraints: broken, or raising an error. (Here and below, rules of the feed are constraints.)
 3. Foreign keys, to a fixpoint: a child whose parent is rejected is rejected. A row that refers to its
    own table may refer to a later row; rows in a circle hold each other.
 4. What must be unique: first against the table, then within the batch: the first valid record in source
@@ -40,11 +40,12 @@ Place: TypeAlias = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name, its type as SQL writes it, and whether it refuses nulls."""
+    """A column: its name, its type as SQL writes it, whether it refuses nulls, and its default."""
 
     name: str
     kind: str
     not_null: bool = False
+    default: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Key:
         nulls_equal: Whether two nulls are equal.
         covers: Says of which rows it is about.
         lower: Whether upper and lower case are the same.
+        rule: What the feed says instead of that SQL, where it is a rule.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Key:
     nulls_equal: bool = False
     covers: Callable[[Row], bool] = lambda _: True
     lower: bool = False
+    rule: Mapping[str, object] | None = None
 
     def of(self, row: Row) -> tuple[int | str | None, ...] | None:
         """Give a row's key, or None where it has none that another could have too."""
@@ -77,22 +80,30 @@ class Key:
 
 @dataclass(frozen=True)
 class Check:
-    """A CHECK constraint: its name, its SQL, and the same in Python, which may divide by zero."""
+    """A CHECK constraint: its name, its SQL, and the same in Python, which may divide by zero.
+
+    Or a rule, with what the feed says instead of SQL.
+    """
 
     name: str
     expression: str
     holds: Callable[[Row], bool | None]
+    rule: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A foreign key: its name, columns, the parent's name and columns; what else SQL says."""
+    """A foreign key: its name, columns, the parent's name and columns; what else SQL says.
+
+    Or a rule, with what the feed says instead of SQL.
+    """
 
     name: str
     columns: tuple[str, ...]
     parent: str
     parent_columns: tuple[str, ...]
     suffix: str = ""
+    rule: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,12 @@ class Table:
     foreign: tuple[Foreign, ...] = ()
     trigger: bool = False
     exclusion: Exclusion | None = None
+
+    @property
+    def rules(self) -> list[dict[str, object]]:
+        """The rules that its feed has for it."""
+        everything: list[Check | Key | Foreign] = [*self.checks, *self.keys, *self.foreign]
+        return [{"name": each.name, **each.rule} for each in everything if each.rule is not None]
 
 
 # What PostgreSQL converts from text.

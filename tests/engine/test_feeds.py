@@ -76,6 +76,61 @@ def test_the_feeds_that_ship_can_be_read() -> None:
     assert list(feeds) == ["departures", "flight_reference", "flights", "operations"]
 
 
+RULED = (
+    SMALLEST
+    + """\
+    rules:
+      - {name: late, range: {column: dep_delay, max: 1440}}
+      - name: known
+        in: {column: origin, values: [EWR, JFK]}
+"""
+)
+
+
+def test_rules_of_a_table(written: Callable[[str], Path]) -> None:
+    (table,) = load_feed(written(RULED)).tables
+    assert [(rule.name, rule.kind) for rule in table.rules] == [("late", "range"), ("known", "in")]
+    assert table.rules[0].range is not None
+    assert (table.rules[0].range.min, table.rules[0].range.max) == (None, 1440)
+    again = Feed.model_validate(load_feed(written(RULED)).model_dump())
+    assert again.tables[0].rules == table.rules
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "why"),
+    [
+        ("known", "late", 6, "the name late stands twice"),
+        ("late", "Late", 7, "must be a word of lower-case"),
+        ("max: 1440", "most: 1440", 7, "`tables.0.rules.0.range.most` is not known; "),
+        (", max: 1440", "", 7, "needs `min`, `max`, or both"),
+        (
+            "        in:",
+            "        is:",
+            9,
+            "`tables.0.rules.1.is` is not known; known here: name, range, in, ",
+        ),
+        ("[EWR, JFK]", "[EWR, []]", 9, "must be a text, a number, a date, true or false"),
+        ("[EWR, JFK]", "[]", 9, "needs at least one entry"),
+        (
+            "name: known\n",
+            "name: known\n        expression: a > 1\n",
+            8,
+            "found `in` and `expression`",
+        ),
+        ("late, range: {column: dep_delay, max: 1440}", "late", 7, "found none"),
+    ],
+)
+def test_a_wrong_rule_is_named_with_its_line(
+    written: Callable[[str], Path], old: str, new: str, line: int, why: str
+) -> None:
+    assert RULED.count(old) == 1
+    path = written(RULED.replace(old, new))
+    with pytest.raises(FeedError) as error:
+        load_feed(path)
+    assert f"{path}:{line}: " in str(error.value)
+    assert why in str(error.value)
+
+
 def changed(old: str, new: str) -> str:
     assert SMALLEST.count(old) == 1
     return SMALLEST.replace(old, new)

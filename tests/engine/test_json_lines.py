@@ -10,7 +10,6 @@ import pytest
 from pydantic import ValidationError
 
 from batch_pipelines.engine.bulk_write import bulk_write
-from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger import proofs, rejects
 from batch_pipelines.engine.validate import require_valid, validate
@@ -290,16 +289,6 @@ def test_rows_that_refer_to_their_own_table_go_together(site: MakeSite) -> None:
         ("public.t", ("id", "up", "n"), 1, True, 1),
         ("public.t", ("id", "up"), 1, True, 0),
     }
-
-
-def test_an_upsert_needs_records_that_are_all_alike(site: MakeSite) -> None:
-    there = site(DDL)
-    there.feed = feed(tables=[{"table": "public.t", "write": "upsert"}])
-    there.sql("INSERT INTO t (id, name, n) VALUES (1, 'old', 1)")
-    with pytest.raises(DeliveryError, match=r"some records lack name, and the table is upserted"):
-        there.load({"a.jsonl": lines({"id": 1}, {"id": 2, "name": "b"})})
-    assert there.load({"a.jsonl": lines({"id": 1, "n": 2}, {"id": 2, "n": 3})}).status == "SUCCESS"
-    assert there.sql("SELECT id, name, n FROM t ORDER BY 1") == [(1, "old", 2), (2, None, 3)]
 
 
 def test_orphans_of_one_file_are_replayed(site: MakeSite) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from batch_pipelines.engine.errors import ThresholdError
+from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger import proofs, rejects
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.reading import blocks
@@ -118,10 +120,40 @@ def _same_text(one: Row, other: Row) -> bool:
     return one["t"] is not None and one["t"] == other["t"]
 
 
+def _is_within(row: Row) -> bool | None:
+    b = _number(row, "b")
+    return None if b is None else 1 <= b <= 4
+
+
+def _is_known(row: Row) -> bool | None:
+    return None if row["t"] is None else row["t"] in {"a", "A", "b", "a,b"}
+
+
+def _has_form(row: Row) -> bool | None:
+    return None if row["t"] is None else re.search("^[abB]", str(row["t"])) is not None
+
+
+def _is_share(row: Row) -> bool | None:
+    a, b = _number(row, "a"), _number(row, "b")
+    # Division is strict: where b is null nothing is compared, but a may be zero all the same.
+    share = None if a is None else int(6 / a)
+    return None if share is None or b is None else share >= b
+
+
 CHECKS = (
     Check("positive", "a > 0", _is_positive),
     Check("divides", "10 / a > 3", _divides),
     Check("less", "a < b", _is_less),
+)
+RULES = (
+    Check("within", "", _is_within, {"range": {"column": "b", "min": 1, "max": 4}}),
+    Check("known", "", _is_known, {"in": {"column": "t", "values": ["a", "A", "b", "a,b"]}}),
+    Check("form", "", _has_form, {"matches": {"column": "t", "pattern": "^[abB]"}}),
+    Check("share", "", _is_share, {"expression": "6 / a >= b"}),
+)
+UNIQUE_RULES = (
+    Key("b_rule", ("b",), "", rule={"unique": ["b"]}),
+    Key("t_a_rule", ("t", "a"), "", rule={"unique": ["t", "a"]}),
 )
 KEYS = (
     Key("a", ("a",), "ALTER TABLE {t} ADD CONSTRAINT {n} UNIQUE (a)"),
@@ -182,6 +214,8 @@ def tables(draw: st.DrawFn, name: str) -> Table:
     )
     some = [ID, *draw(st.lists(st.sampled_from(KEYS), max_size=2, unique_by=lambda k: k.name))]
     checks = draw(st.lists(st.sampled_from(CHECKS), max_size=2, unique_by=lambda c: c.name))
+    checks += draw(st.lists(st.sampled_from(RULES), max_size=2, unique_by=lambda c: c.name))
+    some += draw(st.lists(st.sampled_from(UNIQUE_RULES), max_size=1))
     exclusion = draw(st.none() | st.none() | st.sampled_from(EXCLUSIONS))
     if exclusion is not None:
         exclusion = replace(exclusion, name=f"{name}_{exclusion.name}")
@@ -195,6 +229,12 @@ def tables(draw: st.DrawFn, name: str) -> Table:
     )
 
 
+def referring(name: str, column: str, parent: str, parent_column: str) -> Foreign:
+    """Make a rule that is like a foreign key, but needs no unique column to refer to."""
+    said = {"columns": [column], "table": f"public.{parent}", "table_columns": [parent_column]}
+    return Foreign(name, (column,), parent, (parent_column,), rule={"references": said})
+
+
 @st.composite
 def schemas(draw: st.DrawFn) -> tuple[tuple[Table, ...], ...]:
     """One table, or a parent and a child; each may refer to itself, and they in a circle."""
@@ -203,12 +243,16 @@ def schemas(draw: st.DrawFn) -> tuple[tuple[Table, ...], ...]:
     if draw(maybe):
         own = Foreign("p_up_fk", ("up",), "p", ("id",), draw(later))
         parent = replace(parent, foreign=(own,))
+    elif draw(maybe):
+        parent = replace(parent, foreign=(referring("p_up_rule", "up", "p", "a"),))
     if draw(maybe):
         return ((parent,),)
     child = draw(tables("c"))
-    kind = draw(st.sampled_from(["up", "pair", "both", "circle"]))
+    kind = draw(st.sampled_from(["up", "pair", "both", "rule", "circle", "circle by rule"]))
     keys: list[Foreign] = []
-    if kind != "pair":
+    if kind == "rule":
+        keys.append(referring("c_t_rule", "t", "p", "t"))
+    elif kind != "pair":
         keys.append(Foreign("c_up_fk", ("up",), "p", ("id",), draw(later)))
     if kind in {"pair", "both"}:
         parent = replace(parent, keys=(*parent.keys, replace(PAIR, name="p_pair")))
@@ -216,6 +260,10 @@ def schemas(draw: st.DrawFn) -> tuple[tuple[Table, ...], ...]:
     if draw(maybe):
         keys.append(Foreign("c_b_fk", ("b",), "c", ("id",), draw(later)))
     child = replace(child, foreign=tuple(keys))
+    if kind == "circle by rule":
+        back = referring("p_b_rule", "b", "c", "b")
+        parent = replace(parent, foreign=(*parent.foreign, back))
+        return ((parent, child),)
     if kind == "circle":
         back = Foreign("p_b_fk", ("b",), "c", ("id",), LATER)
         parent = replace(parent, foreign=(*parent.foreign, back))
@@ -228,14 +276,22 @@ def ddl_of(groups: Sequence[Sequence[Table]]) -> str:
     all_tables = [table for group in groups for table in group]
     for table in all_tables:
         columns = [
-            f"{column.name} {column.kind}" + " NOT NULL" * column.not_null
+            f"{column.name} {column.kind}"
+            + " NOT NULL" * column.not_null
+            + (f" DEFAULT '{column.default}'" if column.default is not None else "")
             for column in table.columns
         ]
-        columns += [f"CONSTRAINT {check.name} CHECK ({check.expression})" for check in table.checks]
+        columns += [
+            f"CONSTRAINT {check.name} CHECK ({check.expression})"
+            for check in table.checks
+            if check.rule is None
+        ]
         if table.exclusion is not None:
             columns.append(f"CONSTRAINT {table.exclusion.name} {table.exclusion.ddl}")
         parts.append(f"CREATE TABLE {table.name} ({', '.join(columns)}, import_batch_id uuid)")
-        parts += [key.ddl.format(t=table.name, n=key.name) for key in table.keys]
+        parts += [
+            key.ddl.format(t=table.name, n=key.name) for key in table.keys if key.rule is None
+        ]
         if table.trigger:
             parts.append(
                 f"CREATE TRIGGER refuse BEFORE INSERT ON {table.name}"
@@ -246,6 +302,7 @@ def ddl_of(groups: Sequence[Sequence[Table]]) -> str:
         f" REFERENCES {key.parent} ({', '.join(key.parent_columns)}){key.suffix}"
         for table in all_tables
         for key in table.foreign
+        if key.rule is None
     ]
     return ";".join(parts)
 
@@ -366,7 +423,10 @@ def compare(site: Site, case: Case, key: str) -> None:
         put_existing(site, table, case.existing[table.name])
     existing = {table.name: rows_of(site, table, None) for table in case.tables}
     expected = judged(case.groups, existing, case.files)
-    site.feed = feed_of({f"public.{t.name}": f"{t.name}*" for t in case.tables}, thresholds={})
+    tables = [
+        {"table": f"public.{t.name}", "files": f"{t.name}*", "rules": t.rules} for t in case.tables
+    ]
+    site.feed = Feed.model_validate({**site.feed.model_dump(), "tables": tables, "thresholds": {}})
     delivered: dict[str, str | bytes | Any] = {
         name: content for files in case.files.values() for name, content in files.items()
     }

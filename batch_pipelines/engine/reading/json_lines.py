@@ -1,8 +1,10 @@
 """Reading JSON lines: one object a line, its values as they are written, grouped by the keys it has.
 
-An absent key and a null are two things: the table's default stands for the one and not for the other.
-So a file is surveyed before it is read: which columns its records bring, and which of those that have
-a default some of them lack. The records that lack the same ones are a group, the column signature.
+An absent key and a null are two things: the table's default stands for the one and not for the other,
+and a row that is updated keeps what it has where nothing is brought. So a file is surveyed before it is
+read: which columns its records bring, and which of those that count some of them lack: those with a
+default and, where rows are updated, all but their key. The records that lack the same ones are a group,
+the column signature.
 
 Python's own parser is used because it says where each value begins and ends, so that numbers keep every
 digit; the counter and the second reader parse with another one (msgspec).
@@ -69,24 +71,17 @@ class Survey:
 
     Attributes:
         brought: Names of the table's columns that some record brings.
-        always: Names of those that every record brings.
-        defaults: For each kind of record, which columns with a default it brings.
+        kinds: For each kind of record, which of the columns that count it brings.
         keys: All keys that some record has, but for those that say how it is to be written.
     """
 
     brought: frozenset[str]
-    always: frozenset[str]
-    defaults: frozenset[frozenset[str]]
+    kinds: frozenset[frozenset[str]]
     keys: frozenset[str] = frozenset()
 
     def __or__(self, other: Survey) -> Survey:
-        # A file without records has no say in what every record brings.
-        always = [each.always for each in (self, other) if each.defaults]
         return Survey(
-            self.brought | other.brought,
-            frozenset.intersection(*always) if always else frozenset(),
-            self.defaults | other.defaults,
-            self.keys | other.keys,
+            self.brought | other.brought, self.kinds | other.kinds, self.keys | other.keys
         )
 
 
@@ -97,16 +92,16 @@ class JsonLayout:
     Attributes:
         table: The target table.
         columns: The columns that are loaded.
-        signatures: For each group of records, the columns with a default that they lack.
-        uneven: Names of those that some record lacks, whether they have a default or not.
+        counted: Names of the columns whose absence is not a null.
+        signatures: For each group of records, which of those they lack.
         form: How the file is written.
         route: Which lines are the table's, where they say it.
     """
 
     table: TableInfo
     columns: tuple[Column, ...]
+    counted: frozenset[str]
     signatures: tuple[frozenset[str], ...]
-    uneven: tuple[str, ...]
     form: Format
     route: Route | None
 
@@ -139,7 +134,9 @@ class _BrokenError(Exception):
         self.breach = Breach(sqlstate, message)
 
 
-def survey(path: Path, table: TableInfo, form: Format, route: Route | None) -> Survey:
+def survey(
+    path: Path, table: TableInfo, form: Format, route: Route | None, key: Sequence[str] = ()
+) -> Survey:
     """Find out which columns the records of a table bring.
 
     Args:
@@ -147,6 +144,7 @@ def survey(path: Path, table: TableInfo, form: Format, route: Route | None) -> S
         table: The target table.
         form: How the file is written.
         route: Which lines are the table's, where they say it.
+        key: Columns of the key by which rows are updated; none where they are inserted.
 
     Returns:
         The columns.
@@ -154,7 +152,8 @@ def survey(path: Path, table: TableInfo, form: Format, route: Route | None) -> S
     Raises:
         DeliveryError: A line is longer than `blocks.LONGEST`.
     """
-    known = {c.name: c.has_default for c in table.columns if not c.computed}
+    known = {column.name for column in table.columns if not column.computed}
+    counted = _counted(table, key)
     seen: set[frozenset[str]] = set()
     keys: set[str] = set()
     for line in _lines(path):
@@ -165,20 +164,25 @@ def survey(path: Path, table: TableInfo, form: Format, route: Route | None) -> S
             if route is None or _said(members, route) == route.match:
                 keys.update(members)
     kinds = [
-        {name for key in kind if (name := form.target_name(key)) is not None} & set(known)
+        {name for key in kind if (name := form.target_name(key)) is not None} & known
         for kind in seen
     ]
     brought = frozenset[str]().union(*kinds)
-    always = brought.intersection(*kinds)
     return Survey(
         brought,
-        always,
-        frozenset(frozenset(n for n in kind if known[n]) for kind in kinds),
+        frozenset(frozenset(kind & counted) for kind in kinds),
         frozenset(k for k in keys if k not in {form.table_field, form.individual_field}),
     )
 
 
-def layout_of(table: TableInfo, found: Survey, form: Format, route: Route | None) -> JsonLayout:
+def _counted(table: TableInfo, key: Sequence[str]) -> frozenset[str]:
+    """Name the columns whose absence is not a null."""
+    return frozenset(c.name for c in table.columns if c.has_default or (key and c.name not in key))
+
+
+def layout_of(
+    table: TableInfo, found: Survey, form: Format, route: Route | None, key: Sequence[str] = ()
+) -> JsonLayout:
     """Say how surveyed files are to be read.
 
     Args:
@@ -186,6 +190,7 @@ def layout_of(table: TableInfo, found: Survey, form: Format, route: Route | None
         found: What all its files together bring.
         form: How they are written.
         route: Which lines are the table's, where they say it.
+        key: Columns of the key by which rows are updated; none where they are inserted.
 
     Returns:
         The layout: of all columns that any record brings, and of those that none may lack; where no
@@ -196,11 +201,10 @@ def layout_of(table: TableInfo, found: Survey, form: Format, route: Route | None
         if not c.computed
         and (c.name in found.brought or not found.brought or (c.not_null and not c.has_default))
     )  # fmt: skip
-    with_default = {c.name for c in columns if c.has_default}
-    absent = {frozenset(with_default - present) for present in found.defaults}
+    counted = _counted(table, key) & {column.name for column in columns}
+    absent = {counted - present for present in found.kinds}
     signatures = tuple(sorted(absent, key=lambda names: (len(names), sorted(names))))
-    uneven = tuple(c.name for c in columns if c.name not in found.always)
-    return JsonLayout(table, columns, signatures or (frozenset(),), uneven, form, route)
+    return JsonLayout(table, columns, counted, signatures or (frozenset(),), form, route)
 
 
 def read_json_lines(path: Path, layout: JsonLayout) -> Iterator[Chunk]:
@@ -361,7 +365,7 @@ def _chunk(
         if breaches:
             wrong[place] = breaches
             continue
-        absent = frozenset(c.name for c in layout.columns if c.has_default and c.name not in row)
+        absent = layout.counted.difference(row)
         kept.append(place)
         rows.append(row)
         groups.append(2 * numbers[absent] + forced)
@@ -399,20 +403,21 @@ def _row(
             continue
         if name in row:
             breaches.append(Breach(BAD_FORMAT, "has two keys for one column", name))
-        elif (breach := _misplaced(name, value, layout.known.get(name))) is not None:
+        elif (breach := _misplaced(name, value, layout)) is not None:
             breaches.append(breach)
         row[name] = value
     return row, forced, breaches
 
 
-def _misplaced(name: str, value: _Value, column: Column | None) -> Breach | None:
+def _misplaced(name: str, value: _Value, layout: JsonLayout) -> Breach | None:
     """Say why a value cannot be the column's, whatever its type."""
+    column = layout.known.get(name)
     if column is None or name == STAMP:
         return Breach(BAD_FORMAT, "has a key that the table has no column for")
     if column.computed:
         return Breach(BAD_FORMAT, "has a value that PostgreSQL computes", name)
-    if value.text is None and column.not_null and column.has_default:
-        # Only an absent one takes the default; so `convert` is not asked.
+    if value.text is None and column.not_null and name in layout.counted:
+        # Only an absent one may get a value elsewhere; so `convert` is not asked.
         return Breach(NOT_NULL, "has no value, and the table needs one there", name)
     return None
 
@@ -425,8 +430,10 @@ def _converted(
         array = _array(rows, column)
         special = is_special(column, layout.form)
         arrays.append(canonical(array, column, layout.form) if special else array)
-    # An absent value of a column with a default is no missing one.
-    columns = [replace(c, not_null=c.not_null and not c.has_default) for c in layout.columns]
+    # An absent value is no missing one where its absence counts.
+    columns = [
+        replace(c, not_null=c.not_null and c.name not in layout.counted) for c in layout.columns
+    ]
     return convert_columns(arrays, columns, written=True)
 
 

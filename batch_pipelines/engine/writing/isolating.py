@@ -63,12 +63,20 @@ class Isolation:
     def stage(self) -> None:
         """Bring the batch's rows into staging tables."""
         proofs = [self.publication.proof(s, self.rejects) for s in self.publication.sources]
-        self.staged = stage(self.connection, proofs, self.publication.told)
+        replaced = self.publication.replaced(self.connection)
+        extras = {}
+        for source in self.publication.sources:
+            name, looked_at = source.table.full_name, source.rules.columns
+            if self.publication.upsert_key(source):
+                looked_at |= replaced.get(name, frozenset())
+            extras[name] = source.lacks(looked_at)
+        self.staged = stage(self.connection, proofs, self.publication.told, extras)
 
     def judge(self) -> int:
         """Take out what queries find; return how many rows that were."""
         keys = {s.table.oid: self.publication.upsert_key(s) for s in self.publication.sources}
-        found = judge(self.connection, self.staged, self.publication.superseded, keys)
+        replaced = self.publication.replaced(self.connection)
+        found = judge(self.connection, self.staged, self.publication.superseded, keys, replaced)
         if found:
             self._collect()
         return found
@@ -118,8 +126,9 @@ class Isolation:
     def _prepare(self, place: int) -> None:
         """Do what publish does before it comes to a table."""
         old = self.publication.superseded
+        replaced = self.publication.replaced(self.connection)
         for each in self.staged[:place]:
-            put(self.connection, self.publication, each, {})
+            put(self.connection, self.publication, each, replaced)
         if old is not None:
             delete_batch(self.connection, self.staged[place].source.table, old)
 

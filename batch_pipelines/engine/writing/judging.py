@@ -5,15 +5,18 @@ each level every reason is noted.
 
 0. The record: its fields, quotes.
 1. Its values. First those of the closed list of types (`wire_types`), text that is not UTF-8, and what
-   may not be null; then those that PostgreSQL converts from text (`conversion`).
-2. CHECK constraints: broken, or raising an error. (One of a column that is not delivered is level 5.)
-3. Foreign keys, to a fixpoint: a row whose parent is out is out. Parents may be rows of the table, as
-   far as they are not being replaced, and of the batch, also later ones of the same table; rows in a
-   circle hold each other.
-4. What must be unique: first against the table, then within the batch, in source order: the first row
-   wins its keys, and one that loses any of them claims none. A row that refers to its own table may lose
-   its parent to such a contest; then it is out by its foreign key, and the contest is held again
-   without it.
+   may not be null; then those that PostgreSQL converts from text (`conversion`). In a table that is
+   upserted, rows then take over what they do not bring (`completing`), and what is null now and may not
+   be is another of these.
+2. CHECK constraints, and rules of the feed about one row: broken, or raising an error. (A constraint of
+   a column that is not delivered is level 5; columns that rules look at are staged with their defaults.)
+3. Foreign keys, and rules like them, to a fixpoint: a row whose parent is out is out. Parents may be
+   rows of the table, as far as they are not being replaced, and of the batch, also later ones of the
+   same table; rows in a circle hold each other.
+4. What must be unique, by the table or by a rule: first against the table, then within the batch, in
+   source order: the first row wins its keys, and one that loses any of them claims none. A row that
+   refers to its own table may lose its parent to such a contest; then it is out by its foreign key, and
+   the contest is held again without it.
 5. What no query can tell: triggers and exclusion constraints, in source order; see `bisecting`. Whoever
    refers to a row that is out here is out too; contests are not held again for it.
 
@@ -30,7 +33,9 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from batch_pipelines.engine.catalog import STAMP
+from batch_pipelines.engine.catalog import STAMP, UniqueIndex
+from batch_pipelines.engine.rejects import NOT_NULL
+from batch_pipelines.engine.writing.completing import complete
 from batch_pipelines.engine.writing.conversion import convert, note, note_wrong
 from batch_pipelines.engine.writing.copying import PLACE
 from batch_pipelines.engine.writing.staging import take_out
@@ -38,7 +43,7 @@ from batch_pipelines.engine.writing.staging import take_out
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from batch_pipelines.engine.catalog import ForeignKey, UniqueIndex
+    from batch_pipelines.engine.catalog import ForeignKey
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.writing.staging import Staged
 
@@ -94,6 +99,7 @@ def judge(
     staged: Sequence[Staged],
     superseded: str | None,
     upserts: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    replaced: Mapping[str, frozenset[str]] = MappingProxyType({}),
 ) -> int:
     """Note what is wrong with staged rows, and take those rows out.
 
@@ -103,6 +109,7 @@ def judge(
         superseded: Id of the batch that will be replaced: its rows count for nothing.
         upserts: By OID of a table, the columns of the key by which its rows are updated: a row of the
             table with the same key is no obstacle.
+        replaced: By table, the columns that the superseded batch brought.
 
     Returns:
         How many rows were taken out.
@@ -112,18 +119,35 @@ def judge(
     out = 0
     for each in staged:
         out += convert(connection, each)
+        if key := upserts.get(each.source.table.oid):
+            columns = replaced.get(each.source.table.full_name, frozenset())
+            complete(connection, each, key, superseded, columns)
+            out += _judge_missing(round_, each)
         out += _judge_checks(round_, each)
     for group in _groups(staged):
         out += _judge_keys(round_, group)
     return out
 
 
+def _judge_missing(round_: _Round, staged: Staged) -> int:
+    """Judge rows that brought no value where one is needed, and have found none in the table."""
+    found = 0
+    for column in (*staged.source.filled, *staged.extra):
+        if column.not_null:
+            missing = sql.SQL("{} s WHERE s.{} IS NULL").format(
+                staged.name, sql.Identifier(column.name)
+            )
+            message = "has no value, and the table needs one there"
+            found += note(round_.connection, staged, missing, NOT_NULL, message, column=column.name)
+    return take_out(round_.connection, staged) if found else 0
+
+
 def _judge_checks(round_: _Round, staged: Staged) -> int:
     found = 0
-    for name, expression in staged.source.table.checks:
+    for name, expression in (*staged.source.table.checks, *staged.source.rules.checks):
         # The expression is PostgreSQL's own rendering, over columns of the same names.
         broken = sql.SQL("NOT ({})").format(sql.SQL(expression))
-        message = f"breaks {name}"
+        message = f"breaks {_called(staged, name)}"
         try:
             found += note_wrong(round_.connection, staged, broken, _CHECK, message, constraint=name)
         except psycopg.ProgrammingError:
@@ -131,12 +155,21 @@ def _judge_checks(round_: _Round, staged: Staged) -> int:
     return take_out(round_.connection, staged) if found else 0
 
 
+def _called(staged: Staged, name: str) -> str:
+    """Call a constraint by its name, or a rule of the feed what it is."""
+    return f"the rule {name} of the feed" if name in staged.source.rules.names else name
+
+
+def _parents(staged: Staged) -> tuple[ForeignKey, ...]:
+    return (*staged.source.table.parents, *staged.source.rules.references)
+
+
 def _groups(staged: Sequence[Staged]) -> list[list[Staged]]:
     """Put together the tables that refer to each other in a circle; as a rule each is alone."""
     oids = [each.source.table.oid for each in staged]
     for place, each in enumerate(staged):
         later = set(oids[place + 1 :])
-        if any(key.parent_oid in later for key in each.source.table.parents):
+        if any(key.parent_oid in later for key in _parents(each)):
             return [[*staged]]
     return [[each] for each in staged]
 
@@ -144,7 +177,7 @@ def _groups(staged: Sequence[Staged]) -> list[list[Staged]]:
 def _judge_keys(round_: _Round, group: Sequence[Staged]) -> int:
     """Judge foreign keys and what must be unique; where one can undo the other, until both hold."""
     oids = {each.source.table.oid for each in group}
-    circular = any(k.parent_oid in oids for each in group for k in each.source.table.parents)
+    circular = any(k.parent_oid in oids for each in group for k in _parents(each))
     out = _judge_parents(round_, group, circular=circular)
     for each in group:
         out += _judge_taken(round_, each)
@@ -186,11 +219,10 @@ def _note_orphans(
     With `among`, only parents in these tables are looked for.
     """
     found = 0
-    brought = {column.name for column in staged.source.columns}
-    for key in staged.source.table.parents:
+    for key in _parents(staged):
         if among is not None and key.parent_oid not in among:
             continue
-        if not set(key.child_columns) <= brought:
+        if not set(key.child_columns) <= staged.names:
             continue  # its default may refer to anything; PostgreSQL will say
         present = [sql.SQL("s.{} IS NOT NULL").format(sql.Identifier(n)) for n in key.child_columns]
         if staged.number in contested:
@@ -201,6 +233,8 @@ def _note_orphans(
             absent=sql.SQL(" AND ").join(_absent(round_, key, contested)),
         )
         message = f"{', '.join(key.child_columns)} refers to no row of {'.'.join(key.parent)}"
+        if key in staged.source.rules.references:
+            message += f" ({_called(staged, key.name)})"
         column = key.child_columns[0] if len(key.child_columns) == 1 else None
         found += note(
             round_.connection, staged, broken, _FOREIGN_KEY, message,
@@ -219,7 +253,7 @@ def _absent(round_: _Round, key: ForeignKey, contested: frozenset[int]) -> Itera
     # Only tables of the feed have rows of the superseded batch.
     counts = sql.SQL("true") if own is None else _counts(round_, sql.SQL("p."))
     yield _NO_PARENT.format(parent=sql.Identifier(*key.parent), same=same, counts=counts)
-    if own is not None and set(key.parent_columns) <= {c.name for c in own.source.columns}:
+    if own is not None and set(key.parent_columns) <= own.names:
         kept = _has_not_lost(own, "p") if own.number in contested else sql.SQL("true")
         yield _NO_PARENT.format(parent=own.name, same=same, counts=kept)
 
@@ -233,20 +267,27 @@ def _counts(round_: _Round, prefix: sql.SQL) -> sql.Composable:
 
 
 def _askable(staged: Staged) -> list[UniqueIndex]:
-    """Give the unique indexes that the delivered columns decide."""
-    brought = {column.name for column in staged.source.columns}
-    absent = [c.name for c in staged.source.table.columns if c.name not in brought]
-    return [
+    """Give the unique indexes that the staged columns decide, and what rules hold unique."""
+    absent = [c.name for c in staged.source.table.columns if c.name not in staged.names]
+    indexes = [
         index
         for index in staged.source.table.unique_indexes
         if not any(name in " ".join([*index.parts, index.predicate or ""]) for name in absent)
     ]
+    return indexes + [
+        UniqueIndex(
+            key.name, tuple(sql.Identifier(name).as_string() for name in key.columns), None,
+            key.nulls_equal,
+        )
+        for key in staged.source.rules.unique
+    ]  # fmt: skip
 
 
 def _judge_taken(round_: _Round, staged: Staged) -> int:
     """Judge what the table has already, and what an index cannot compute its key of."""
     table = staged.source.table
-    found, plain = 0, {key.name: {*key.columns} for key in table.unique_keys}
+    keys = (*table.unique_keys, *staged.source.rules.unique)
+    found, plain = 0, {key.name: {*key.columns} for key in keys}
     upserted = round_.upserts.get(table.oid, ())
     for index in _askable(staged):
         if index.name in plain:
@@ -272,7 +313,7 @@ def _judge_taken(round_: _Round, staged: Staged) -> int:
             same=_same_key(index),
             counts=sql.SQL(" AND ").join(others),
         )
-        message = f"the table has a row with the same key already ({index.name})"
+        message = f"the table has a row with the same key already ({_called(staged, index.name)})"
         found += note(round_.connection, staged, broken, UNIQUE, message, constraint=index.name)
     return out + (take_out(round_.connection, staged) if found else 0)
 
@@ -365,7 +406,7 @@ def _settle(round_: _Round, staged: Staged) -> int:
     tables = _contest_tables(staged)
     for number, index in enumerate(_askable(staged)):
         lost = _LOST.format(**tables, place=_PLACE, name=_key_name(number))
-        message = f"an earlier record of the batch has the same key ({index.name})"
+        message = f"an earlier record of the batch has the same key ({_called(staged, index.name)})"
         note(round_.connection, staged, lost, UNIQUE, message, constraint=index.name)
     round_.connection.execute(_DROP.format(**tables))
     return take_out(round_.connection, staged)

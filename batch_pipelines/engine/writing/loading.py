@@ -15,7 +15,11 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from batch_pipelines.engine.errors import DeliveryError, PublishError, ThresholdError
+from batch_pipelines.engine.errors import (
+    BrokenRulesError,
+    PublishError,
+    ThresholdError,
+)
 from batch_pipelines.engine.ledger import batches, rejects
 from batch_pipelines.engine.ledger.rejects import Rejects
 from batch_pipelines.engine.work import explain
@@ -76,7 +80,6 @@ def load(connection: Connection, publication: Publication) -> Loaded:
         psycopg.Error: PostgreSQL refused something that is about no row.
     """
     work = publication.work
-    _refuse_partial_updates(publication)
     try:
         # A connection of its own: when it is lost at COMMIT, the ledger's is still there to ask.
         with work.database.connect("publish") as publishing:
@@ -91,18 +94,6 @@ def load(connection: Connection, publication: Publication) -> Loaded:
     finally:
         # What Arrow keeps for later would add to what the second reader takes.
         pa.default_memory_pool().release_unused()
-
-
-def _refuse_partial_updates(publication: Publication) -> None:
-    """Refuse to update rows by records of which some lack a column: nobody said what it becomes."""
-    for source in publication.sources:
-        if publication.upsert_key(source) and source.layout is not None and source.layout.uneven:
-            names = ", ".join(source.layout.uneven)
-            message = (
-                f"{source.table.full_name}: some records lack {names}, and the table is upserted. "
-                "Deliver records that all have the same keys."
-            )
-            raise DeliveryError(message)
 
 
 def _starts_in_staging(connection: Connection, publication: Publication) -> bool:
@@ -131,6 +122,8 @@ def _go_straight(
             if publishing.broken or not _is_worth_staging(error):
                 raise
             return None
+        except BrokenRulesError:
+            return None
         except ThresholdError:
             _keep(connection, publication, found)
             raise
@@ -143,10 +136,12 @@ def _isolate(connection: Connection, publishing: Connection, publication: Public
         isolation = Isolation(publishing, publication, found)
         try:
             isolation.stage()
-            refused: psycopg.Error | None = None
+            refused: psycopg.Error | BrokenRulesError | None = None
             for _ in range(_TRIES):
                 out = isolation.judge()
-                if refused is not None and not out and refused.sqlstate not in _TRANSIENT:
+                if isinstance(refused, BrokenRulesError) and not out:
+                    raise refused
+                if isinstance(refused, psycopg.Error) and not out and not _is_transient(refused):
                     out = isolation.bisect()
                     if not out:
                         raise PublishError(explain(refused)) from None
@@ -156,6 +151,8 @@ def _isolate(connection: Connection, publishing: Connection, publication: Public
                 except psycopg.Error as error:
                     if publishing.broken or not _is_worth_staging(error):
                         raise
+                    refused = error
+                except BrokenRulesError as error:
                     refused = error
                 else:
                     return Loaded(balances, found.reasons)
@@ -170,7 +167,11 @@ def _isolate(connection: Connection, publishing: Connection, publication: Public
 
 
 def _is_worth_staging(error: psycopg.Error) -> bool:
-    return is_about_rows(error) or error.sqlstate in _TRANSIENT
+    return is_about_rows(error) or _is_transient(error)
+
+
+def _is_transient(error: psycopg.Error) -> bool:
+    return error.sqlstate in _TRANSIENT
 
 
 def _analyze(

@@ -26,6 +26,7 @@ from batch_pipelines.engine.reading.prefetch import prefetched
 from batch_pipelines.engine.writing.copying import copy_stamped, statements_for
 from batch_pipelines.engine.writing.inserting import Policy, signature
 from batch_pipelines.engine.writing.proof import Proof
+from batch_pipelines.engine.writing.ruling import broken_rules, refuse_broken
 from batch_pipelines.engine.writing.settling import settled
 from batch_pipelines.engine.writing.superseding import (
     Put,
@@ -91,7 +92,7 @@ class Publication:
     def upsert_key(self, source: TableSource) -> tuple[str, ...]:
         """Give the columns by which a table's rows are upserted; none where they are inserted."""
         table = self.work.feed.table_named(source.table.full_name)
-        return (table.key or source.table.primary_key) if table.write == "upsert" else ()
+        return table.upsert_key(source.table.primary_key)
 
     def policy(self, source: TableSource) -> Policy:
         """Say which rows of a source are inserted singly."""
@@ -120,25 +121,30 @@ class Publication:
             done += chunk.rows
             self.work.progress("bulk_write", done, self.batch.source_records or done)
 
-    def dropped(self, connection: Connection) -> dict[str, list[str]]:
-        """List for each table the columns that the superseded batch brought and this one does not."""
+    def replaced(self, connection: Connection) -> dict[str, frozenset[str]]:
+        """List for each table the columns that the superseded batch brought."""
         if self.superseded is None:
             return {}
-        before = {t.target_table: t for t in proofs.tables(connection, self.superseded)}
-        found = {}
-        for source in self.sources:
-            earlier = before.get(source.table.full_name)
-            brought = {column.name for column in source.columns}
-            if earlier is not None:
-                gone = {*earlier.columns, *earlier.normalised, *earlier.filled} - brought
-                found[source.table.full_name] = sorted(gone)
-        return found
+        return {
+            each.target_table: frozenset({*each.columns, *each.normalised, *each.filled})
+            for each in proofs.tables(connection, self.superseded)
+        }
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What a table holds of the batch before it is published: its digests, and what breaks rules."""
+
+    stored: RowDigest = field(default_factory=RowDigest.zero)
+    whole: RowDigest = field(default_factory=RowDigest.zero)
+    broken: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Written:
     proof: Proof
     put: Put
+    staged: Staged | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,7 @@ def publish_directly(
 
     Raises:
         PublishError: A proof failed.
+        BrokenRulesError: Rows break rules of the feed.
         ThresholdError: Too many records were set aside.
         LeaseLostError: Another run has taken the partition over.
         psycopg.Error: PostgreSQL refused something.
@@ -213,16 +220,18 @@ def publish_staged(
 
     Raises:
         PublishError: A proof failed, or rows elsewhere would change.
+        BrokenRulesError: Rows break rules of the feed.
         ThresholdError: Too many records were set aside.
         LeaseLostError: Another run has taken the partition over.
         psycopg.Error: PostgreSQL refused something.
     """
     with settled(connection, publication.work.database, commit=publication.is_real):
         began = _lock(connection, publication)
-        dropped = publication.dropped(connection)
-        before = _stored_before(connection, publication)
+        replaced = publication.replaced(connection)
+        before = _before(connection, publication)
         written = [
-            _Written(each.proof, put(connection, publication, each, dropped)) for each in staged
+            _Written(each.proof, put(connection, publication, each, replaced), each)
+            for each in staged
         ]
         return _finish(connection, publication, rejects, written, before, began)
 
@@ -231,7 +240,7 @@ def put(
     connection: Connection,
     publication: Publication,
     staged: Staged,
-    dropped: Mapping[str, Sequence[str]],
+    replaced: Mapping[str, frozenset[str]],
 ) -> Put:
     """Bring one table's staged rows into it, as its feed has it.
 
@@ -239,7 +248,7 @@ def put(
         connection: The publishing connection, inside a transaction.
         publication: What to publish.
         staged: The staged rows, judged.
-        dropped: By table, the columns that the superseded batch brought and this one does not.
+        replaced: By table, the columns that the superseded batch brought.
 
     Returns:
         What happened.
@@ -250,12 +259,13 @@ def put(
     batch_id, old = publication.batch.batch_id, publication.superseded
     key = publication.upsert_key(staged.source)
     began = time.perf_counter()
+    before = replaced.get(staged.source.table.full_name, frozenset())
     if key:
-        done = put_upserted(connection, staged, key, batch_id, old)
+        done = put_upserted(connection, staged, key, batch_id, old, before)
     else:
-        gone = dropped.get(staged.source.table.full_name, ())
+        gone = before - {column.name for column in staged.source.columns}
         policy = publication.policy(staged.source)
-        done = put_staged(connection, staged, batch_id, old, gone, policy)
+        done = put_staged(connection, staged, batch_id, old, sorted(gone), policy)
     if done.signatures or not done.sent:
         return done
     took = time.perf_counter() - began
@@ -294,8 +304,9 @@ def _lock(connection: Connection, publication: Publication) -> _Begin:
     """Take the locks; look how things stand before the first row."""
     oids = [source.table.oid for source in publication.sources]
     oids += [table.oid for table in publication.retired]
+    # What a rule holds unique, no index does: of two writers one has to wait for the other.
     changes = publication.superseded is not None or any(
-        publication.upsert_key(source) for source in publication.sources
+        publication.upsert_key(source) or source.rules.unique for source in publication.sources
     )
     lock_tables(connection, oids, exclusive=changes)
     if publication.work.feed.identity == "feed":
@@ -321,12 +332,17 @@ def _refuse_twin(connection: Connection, batch: Batch) -> None:
         raise PublishError(message)
 
 
-def _stored_before(connection: Connection, publication: Publication) -> dict[str, RowDigest]:
-    """Digest the rows that the batch has already; none but where records are replayed."""
+def _before(connection: Connection, publication: Publication) -> dict[str, _Before]:
+    """Look at the rows that the batch has already; none but where records are replayed."""
     if publication.purpose != "replay":
         return {}
+    batch_id = publication.batch.batch_id
     return {
-        source.table.full_name: _stored(connection, source, publication.batch.batch_id)
+        source.table.full_name: _Before(
+            _stored(connection, source, batch_id),
+            _whole(connection, source, source.table.identifier, _stamped(batch_id)),
+            broken_rules(connection, source.table, source.rules, batch_id),
+        )
         for source in publication.sources
     }
 
@@ -336,7 +352,7 @@ def _finish(
     publication: Publication,
     rejects: Rejects,
     written: Sequence[_Written],
-    before: Mapping[str, RowDigest],
+    before: Mapping[str, _Before],
     began: _Begin,
 ) -> tuple[TableBalance, ...]:
     """Do what comes after the rows, in the order that guarantees it."""
@@ -344,6 +360,10 @@ def _finish(
     refuse_too_many(publication, rejects)
     removed = _remove_missing(connection, publication)
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for source in publication.sources:
+        earlier = before.get(source.table.full_name, _Before()).broken
+        broken = broken_rules(connection, source.table, source.rules, batch.batch_id)
+        refuse_broken(broken, earlier, source.table)
     failpoint("bulk_write.before_check", connection)
     balances = []
     for each in written:
@@ -351,6 +371,8 @@ def _finish(
         whole = _is_most(began.sizes[table.oid], _size(connection, table))
         with _reading_whole(connection, wanted=whole):
             _prove(connection, each.proof, batch.batch_id, rejects, before)
+            if each.staged is not None:
+                _prove_filled(connection, each.staged, batch.batch_id, before)
         balances.append(_balance(publication, each, rejects, removed))
     balances += [_farewell(t, removed.get(t.full_name, 0)) for t in publication.retired]
     if not publication.is_real:
@@ -457,7 +479,7 @@ def _prove(
     proof: Proof,
     batch_id: str,
     rejects: Rejects,
-    before: Mapping[str, RowDigest],
+    before: Mapping[str, _Before],
 ) -> None:
     """Compare what PostgreSQL holds with what was parsed, and that with the independent count."""
     source = proof.source
@@ -471,7 +493,7 @@ def _prove(
         )
         raise PublishError(message)
     stored = _stored(connection, source, batch_id)
-    expected = before.get(name, RowDigest.zero()) + proof.digest
+    expected = before.get(name, _Before()).stored + proof.digest
     if not source.exact:
         # All columns arrived as text, which was proven then; what is stored may be written otherwise.
         stored = replace(expected, rows=stored.rows)
@@ -488,9 +510,46 @@ def _prove(
         raise PublishError(message)
 
 
+def _prove_filled(
+    connection: Connection, staged: Staged, batch_id: str, before: Mapping[str, _Before]
+) -> None:
+    """Compare stored rows with staged ones, where the source does not tell all their values.
+
+    What was staged has been compared with the source, before it got the values that the table has.
+    """
+    source, name = staged.source, staged.source.table.full_name
+    wanted = before.get(name, _Before()).whole
+    wanted += _whole(connection, source, staged.name, sql.SQL("true"))
+    if _whole(connection, source, source.table.identifier, _stamped(batch_id)) != wanted:
+        message = (
+            f"{name}: the stored rows differ from those that were staged; nothing was written. Run "
+            "again; if it happens again, a trigger may change the rows."
+        )
+        raise PublishError(message)
+
+
+def _whole(
+    connection: Connection, source: TableSource, table: sql.Identifier, where: sql.Composable
+) -> RowDigest:
+    """Digest all columns of rows; nothing where the source tells all their values."""
+    if not source.filled:
+        return RowDigest.zero()
+    columns = [
+        sql.SQL("{}{}").format(
+            sql.Identifier(column.name), sql.SQL("::text" if column.wire is None else "")
+        )
+        for column in source.columns
+    ]
+    return table_digest(connection, table, columns, where)
+
+
+def _stamped(batch_id: str) -> sql.Composed:
+    return sql.SQL("{} = {}").format(sql.Identifier(STAMP), sql.Literal(batch_id))
+
+
 def _stored(connection: Connection, source: TableSource, batch_id: str) -> RowDigest:
     """Digest a batch's rows as PostgreSQL has them; where no column is exact, only count them."""
-    stamped = sql.SQL("{} = {}").format(sql.Identifier(STAMP), sql.Literal(batch_id))
+    stamped = _stamped(batch_id)
     table, columns = source.table.identifier, [column.name for column in source.exact]
     if columns:
         return table_digest(connection, table, columns, stamped)

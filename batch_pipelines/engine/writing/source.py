@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.catalog import parents_first
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.formats import DEFAULT
 from batch_pipelines.engine.reading.json_lines import JsonLayout, layout_of, read_json_lines, survey
@@ -15,6 +16,7 @@ from batch_pipelines.engine.reading.plain import readable
 from batch_pipelines.engine.reading.readers import JSON_LINES, read_chunks, read_raw
 from batch_pipelines.engine.signatures import FREE
 from batch_pipelines.engine.writing.agreeing import columns_of, keys_of, leaving, named
+from batch_pipelines.engine.writing.ruling import NO_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.reading.chunks import Chunk, Raw
     from batch_pipelines.engine.routes import Route
     from batch_pipelines.engine.signatures import Comparison, Terms
+    from batch_pipelines.engine.writing.ruling import Rules
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class TableSource:
         refused: Names of the files' columns of which a value is refused.
         late: Names of columns that rows of the batch lack which were published before the table had
             them; what is known of the whole batch is not known of these.
+        rules: What the feed demands of its rows.
     """
 
     table: TableInfo
@@ -63,10 +67,11 @@ class TableSource:
     comparison: Comparison | None = None
     refused: frozenset[str] = frozenset()
     late: frozenset[str] = frozenset()
+    rules: Rules = NO_RULES
 
     @property
     def signatures(self) -> tuple[frozenset[str], ...]:
-        """For each column signature, the columns whose default its records take."""
+        """For each column signature, the columns that its records leave to the table."""
         return (frozenset(),) if self.layout is None else self.layout.signatures
 
     @property
@@ -77,7 +82,7 @@ class TableSource:
 
     @property
     def filled(self) -> tuple[Column, ...]:
-        """The columns whose default some records take, so that the source cannot tell their values."""
+        """The columns that some records leave to the table, so that the source cannot tell them."""
         absent = frozenset[str]().union(*self.signatures)
         return tuple(column for column in self.columns if column.name in absent)
 
@@ -96,6 +101,11 @@ class TableSource:
     def as_text(self) -> tuple[Column, ...]:
         """The columns sent as text and stored by PostgreSQL's own conversion."""
         return tuple(column for column in self.columns if column.wire is None)
+
+    def lacks(self, names: frozenset[str]) -> tuple[Column, ...]:
+        """Give those of some columns of the table that no record brings."""
+        brought = {column.name for column in self.columns}
+        return tuple(column for column in self.table.columns if column.name in names - brought)
 
     @property
     def is_received_otherwise(self) -> bool:
@@ -156,6 +166,7 @@ def table_source(
     form: Format = DEFAULT,
     route: Route | None = None,
     terms: Terms = FREE,
+    key: tuple[str, ...] = (),
 ) -> TableSource:
     """Put together what a delivery brings for a table.
 
@@ -166,6 +177,7 @@ def table_source(
         form: How they are written.
         route: Which lines are the table's, where they say it.
         terms: What their columns are held against.
+        key: Columns of the key by which rows are upserted; none where they are inserted.
 
     Returns:
         The source.
@@ -177,7 +189,7 @@ def table_source(
     """
     paths = {f.file_name: readable(folder, f, form) for f in files}
     if all(file.format == JSON_LINES for file in files):
-        return _json_source(table, files, folder, paths, form, route, terms)
+        return _json_source(table, files, folder, paths, form, route, terms, key)
     if any(file.format == JSON_LINES for file in files):
         message = (
             f"{table.full_name}: JSON lines and other files cannot fill a table together, since each "
@@ -210,13 +222,14 @@ def _json_source(
     form: Format,
     route: Route | None,
     terms: Terms,
+    key: tuple[str, ...],
 ) -> TableSource:
     form = leaving(form, terms.left)
-    found = [survey(path, table, form, route) for path in paths.values()]
+    found = [survey(path, table, form, route, key) for path in paths.values()]
     every = functools.reduce(operator.or_, found)
     agreed = keys_of(table, every, form, terms, named(paths))
     form = form if agreed is None else agreed.form
-    layout = layout_of(table, every, form, route)
+    layout = layout_of(table, every, form, route, key)
     return TableSource(
         table, tuple(files), folder, layout.columns, paths, form, layout=layout,
         comparison=None if agreed is None else agreed.comparison,
@@ -253,4 +266,25 @@ def sources_of(
         own = [part for file in files if (part := file.of_table(name)) is not None]
         route = feed.route(name)
         if own:
-            yield table_source(table, own, folder, feed.form_of(name), route, terms.get(name, FREE))
+            key = feed.table_named(name).upsert_key(table.primary_key)
+            form, loaded = feed.form_of(name), terms.get(name, FREE)
+            yield table_source(table, own, folder, form, route, loaded, key)
+
+
+def with_rules(
+    sources: Iterable[TableSource], rules: Mapping[str, Rules]
+) -> tuple[TableSource, ...]:
+    """Give sources the rules that the feed has for their tables.
+
+    Args:
+        sources: The sources, parents first.
+        rules: The rules of each table, by its name.
+
+    Returns:
+        The sources, those first to which others refer by a foreign key or by a rule.
+    """
+    found = {s.table.oid: replace(s, rules=rules[s.table.full_name]) for s in sources}
+    ordered = parents_first(
+        replace(s.table, parents=s.table.parents + s.rules.references) for s in found.values()
+    )
+    return tuple(found[table.oid] for table in ordered)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -19,7 +20,7 @@ from batch_pipelines.engine.reading.prefetch import prefetched
 from batch_pipelines.engine.writing.copying import GROUP, PLACE, copy_placed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from batch_pipelines.engine.catalog import Column
     from batch_pipelines.engine.postgres.database import Connection
@@ -37,6 +38,7 @@ CREATE TEMPORARY TABLE {name} (
 """)
 _CREATE = sql.SQL("CREATE TEMPORARY TABLE {name} ({columns}, {place} bigint{group})")
 _FILL = sql.SQL("UPDATE {staged} SET {assignments} WHERE {group} / 2 = {signature}")
+_ADD = sql.SQL("ALTER TABLE {staged} ADD COLUMN {column} {type} DEFAULT {default}")
 # For the sorts and joins of judging; temporary tables have buffers of their own.
 _ROOM = "SELECT set_config('temp_buffers', '32MB', false), set_config('work_mem', '64MB', false)"
 _PLACES = sql.SQL("SELECT coalesce(sum({place}), 0) FROM {staged}")
@@ -54,18 +56,26 @@ class Staged:
         source: The source.
         name: The quoted name of the temporary table.
         proof: Its proof.
+        extra: Columns that no record brings, there only for rows to be judged or restored by.
     """
 
     number: int
     source: TableSource
     name: sql.Identifier
     proof: Proof
+    extra: tuple[Column, ...] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all columns that its rows are judged by."""
+        return frozenset(column.name for column in (*self.source.columns, *self.extra))
 
 
 def stage(
     connection: Connection,
     proofs: Sequence[Proof],
     told: Callable[[Iterable[Chunk]], Iterator[Chunk]],
+    extras: Mapping[str, Sequence[Column]] = MappingProxyType({}),
 ) -> tuple[Staged, ...]:
     """Bring sources into temporary tables of this session.
 
@@ -73,6 +83,7 @@ def stage(
         connection: A connection in autocommit mode.
         proofs: Watch the sources; their digests are complete afterwards.
         told: Passes chunks on and tells how far it has come.
+        extras: By table, columns to stage that no record brings.
 
     Returns:
         The staged sources, in the same order.
@@ -101,8 +112,10 @@ def stage(
         _prove_received(connection, proof, name, places)
         if source.filled:
             fill(connection, name, source)
+        extra = tuple(extras.get(source.table.full_name, ()))
+        _add(connection, name, extra)
         connection.execute(sql.SQL("ANALYZE {}").format(name))
-        staged.append(Staged(number, source, name, proof))
+        staged.append(Staged(number, source, name, proof, extra))
     return tuple(staged)
 
 
@@ -154,6 +167,19 @@ def fill(connection: Connection, name: sql.Identifier, source: TableSource) -> N
                 signature=sql.Literal(number),
             )
             connection.execute(query)
+
+
+def _add(connection: Connection, name: sql.Identifier, columns: Sequence[Column]) -> None:
+    """Give a staged table more columns, and its rows their defaults."""
+    for column in columns:
+        # Both are PostgreSQL's own renderings.
+        query = _ADD.format(
+            staged=name,
+            column=sql.Identifier(column.name),
+            type=sql.SQL(column.type_name),
+            default=sql.SQL(column.default_sql or "NULL"),
+        )
+        connection.execute(query)
 
 
 def _definitions(columns: Sequence[Column]) -> sql.Composed:

@@ -2,24 +2,31 @@
 
 Of each row that is overwritten the ledger keeps an image, taken under the lock that holds it until the
 end of the transaction. A row that is inserted meanwhile by somebody else meets the key's own index, and
-the whole transaction begins anew.
+the whole transaction begins anew. Only the columns that a row brings are updated: one statement a column
+signature.
 
 A correction takes the place of the batch it supersedes: a row that the earlier one had and this one has
-not goes back to its image, or goes if it had none; the images of the others pass on to this batch.
+not goes back to its image, or goes if it had none; the images of the others pass on to this batch. Of a
+row that both have, the columns that only the earlier one brought go back too.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP
+from batch_pipelines.engine.writing.completing import as_json, complete, same_key, signature_of
+from batch_pipelines.engine.writing.inserting import signature
 from batch_pipelines.engine.writing.superseding import Put, changes, remove_missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
+    from batch_pipelines.engine.catalog import Column
+    from batch_pipelines.engine.ledger.proofs import Signature
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.writing.staging import Staged
 
@@ -27,6 +34,7 @@ _STAMP = sql.Identifier(STAMP)
 _LOCK = sql.SQL("""
 SELECT FROM {table} t WHERE EXISTS (SELECT FROM {staged} s WHERE {same_key}) FOR UPDATE
 """)
+_GROUPS = sql.SQL("SELECT {signature}, count(*) FROM {staged} s GROUP BY 1 ORDER BY 1")
 _COUNT = sql.SQL("""
 SELECT count(*), count(*) FILTER (WHERE NOT ({any_change})),
        count(*) FILTER (WHERE t.{stamp} = {old} AND i.id IS NULL),
@@ -51,7 +59,11 @@ UPDATE {table} t SET {restored}, {stamp} = i.previous_batch_id
 FROM batch_audit.row_before_image i
 WHERE i.batch_id = {old} AND i.target_table = {name} AND i.row_key = {row_key} AND t.{stamp} = {old}
 """)
-_UPDATE = sql.SQL("UPDATE {table} t SET {assignments} FROM {staged} s WHERE {same_key}")
+_UPDATE = sql.SQL("""
+UPDATE {table} t SET {assignments}{stamp} = {new} FROM {staged} s WHERE {same_key} AND {chosen}
+""")
+_ANOTHERS = sql.SQL("{signature} = {number} AND (t.{stamp} = {old}) IS NOT TRUE")
+_ITS_OWN = sql.SQL("t.{stamp} = {old}")
 _INSERT = sql.SQL("""
 INSERT INTO {table} ({names}, {stamp})
 SELECT {values}, {new} FROM {staged} s
@@ -65,6 +77,7 @@ def put_upserted(
     key: Sequence[str],
     batch_id: str,
     superseded: str | None,
+    replaced: frozenset[str],
 ) -> Put:
     """Bring staged rows into their table by key; called inside the publish transaction.
 
@@ -74,6 +87,7 @@ def put_upserted(
         key: Columns of the key.
         batch_id: The stamp.
         superseded: Id of the batch that is replaced, or None.
+        replaced: The columns that batch brought.
 
     Returns:
         What happened.
@@ -81,15 +95,24 @@ def put_upserted(
     Raises:
         PublishError: Rows of the superseded batch that have to go are referred to from elsewhere.
     """
-    parts = _parts(staged, key, batch_id, superseded)
+    back = [column for column in staged.extra if column.name in replaced]
+    parts = _parts(staged, key, batch_id, superseded, back)
     connection.execute(_LOCK.format(**parts))
+    # Once more, now that the rows stay what they are.
+    complete(connection, staged, key, superseded, replaced)
     row = connection.execute(_COUNT.format(**parts)).fetchone() or (0, 0, 0, 0)
     matched, equal, own, own_equal = (int(value) for value in row)
     connection.execute(_KEEP_IMAGES.format(**parts))
     removed = 0
     if superseded is not None:
         connection.execute(_INHERIT_IMAGES.format(**parts))
-    connection.execute(_UPDATE.format(**parts))
+    together = 1 if superseded is None else 2
+    signatures = _update(connection, staged, key, parts, together)
+    if superseded is not None:
+        # What the superseded batch wrote is written anew as a whole.
+        every = [c.name for c in (*staged.source.columns, *back) if c.name not in key]
+        chosen = _ITS_OWN.format(**parts)
+        connection.execute(_UPDATE.format(**parts, assignments=_assignments(every), chosen=chosen))
     inserted = connection.execute(_INSERT.format(**parts)).rowcount
     if superseded is not None:
         connection.execute(_RESTORE.format(**parts))
@@ -97,26 +120,49 @@ def put_upserted(
     # Rows that the superseded batch had inserted count as inserted by this one.
     kept = matched - own
     unchanged = equal - own_equal
-    return Put(matched + inserted, kept - unchanged, unchanged, removed)
+    return Put(matched + inserted, kept - unchanged, unchanged, removed, signatures)
+
+
+def _update(
+    connection: Connection,
+    staged: Staged,
+    key: Sequence[str],
+    parts: dict[str, Any],
+    together: int,
+) -> tuple[Signature, ...]:
+    """Update rows in the columns that theirs bring, and say so of each column signature."""
+    source = staged.source
+    done: list[Signature] = []
+    for number, rows in connection.execute(_GROUPS.format(**parts)).fetchall():
+        began, absent = time.perf_counter(), source.signatures[number]
+        brought = [c.name for c in source.columns if c.name not in absent and c.name not in key]
+        chosen = _ANOTHERS.format(**parts, number=sql.Literal(number))
+        query = _UPDATE.format(**parts, assignments=_assignments(brought), chosen=chosen)
+        connection.execute(query)
+        seconds = time.perf_counter() - began
+        # The others, for all of them together, are told of the first.
+        statements = 1 if done else 1 + together
+        done.append(
+            signature(source, 2 * number, rows, bulk=True, statements=statements, seconds=seconds)
+        )
+    return tuple(done)
+
+
+def _assignments(names: Sequence[str]) -> sql.Composable:
+    assigned = [sql.SQL("{0} = s.{0}, ").format(sql.Identifier(name)) for name in names]
+    return sql.SQL("").join(assigned)
 
 
 def _parts(
-    staged: Staged, key: Sequence[str], batch_id: str, superseded: str | None
+    staged: Staged,
+    key: Sequence[str],
+    batch_id: str,
+    superseded: str | None,
+    back: Sequence[Column],
 ) -> dict[str, Any]:
     table, columns = staged.source.table, staged.source.columns
     names = [sql.Identifier(column.name) for column in columns]
-    assigned = [sql.SQL("{0} = s.{0}").format(sql.Identifier(c.name)) for c in columns
-                if c.name not in key]  # fmt: skip
     stored = [column for column in table.columns if not column.computed]
-
-    def as_json(row: str, columns: Iterable[str]) -> sql.Composed:
-        # Not jsonb_build_object, which takes no more than fifty pairs.
-        chosen = [*columns]
-        values = [sql.SQL("{}.{}::text").format(sql.SQL(row), sql.Identifier(n)) for n in chosen]
-        return sql.SQL("jsonb_object({}::text[], ARRAY[{}]::text[])").format(
-            sql.Literal(chosen), sql.SQL(", ").join(values)
-        )
-
     return {
         "table": table.identifier,
         "name": sql.Literal(table.full_name),
@@ -124,9 +170,8 @@ def _parts(
         "stamp": _STAMP,
         "new": sql.Literal(batch_id),
         "old": sql.SQL("{}::uuid").format(sql.Literal(superseded)),
-        "same_key": sql.SQL(" AND ").join(
-            sql.SQL("t.{0} = s.{0}").format(sql.Identifier(n)) for n in key
-        ),
+        "same_key": same_key(key),
+        "signature": signature_of(staged),
         "row_key": as_json("t", key),
         "row_key_s": as_json("s", key),
         "image": as_json("t", [column.name for column in stored]),
@@ -138,8 +183,5 @@ def _parts(
         ),
         "names": sql.SQL(", ").join(names),
         "values": sql.SQL(", ").join(sql.SQL("s.{}").format(name) for name in names),
-        "any_change": sql.SQL(" OR ").join(changes(c) for c in columns),
-        "assignments": sql.SQL(", ").join(
-            [*assigned, sql.SQL("{} = {}").format(_STAMP, sql.Literal(batch_id))]
-        ),
+        "any_change": sql.SQL(" OR ").join(changes(c) for c in (*columns, *back)),
     }

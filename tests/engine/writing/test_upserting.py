@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,6 +85,106 @@ def test_a_correction_puts_back_what_it_does_not_overwrite(site: MakeSite) -> No
         "SELECT status FROM batch_audit.import_history WHERE batch_id = %s", first.batch_id
     ) == [("SUPERSEDED",)]
     assert balance(here, second.batch_id)[:3] == (2, 1, 0)
+
+
+def test_a_correction_puts_back_the_columns_it_does_not_bring(site: MakeSite) -> None:
+    here = upserting(site)
+    here.sql("INSERT INTO t VALUES (1, 'a', NULL, 1), (2, 'b', NULL, 2)")
+    here.load({"a.csv": "id,code,price\n1,a,10\n3,c,30\n"})
+    second = here.load({"a.csv": "id,code\n1,x\n2,y\n3,z\n"})
+    assert here.sql("SELECT id, code, price::int FROM t ORDER BY id") == [
+        (1, "x", 1), (2, "y", 2), (3, "z", None),
+    ]  # fmt: skip
+    assert images(here, second.batch_id) == [("1", "a", "1.00", None), ("2", "b", "2.00", None)]
+    assert balance(here, second.batch_id)[:3] == (1, 2, 0)
+
+
+def lines(*records: dict[str, object]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def test_each_record_updates_what_it_brings(site: MakeSite) -> None:
+    """Given records of different columns, an absent one stays as it is, or takes the default."""
+    here = upserting(site)
+    here.sql(
+        "ALTER TABLE t ADD COLUMN kind text NOT NULL DEFAULT 'plain', ADD COLUMN n int NOT NULL;"
+        "INSERT INTO t (id, code, note, price, kind, n)"
+        " VALUES (1, 'a', '1', 1, 'odd', 1), (2, 'b', '2', 2, 'odd', 2), (3, 'c', '3', 3, 'odd', 3)"
+    )
+    batch = here.load({"a.jsonl": lines(
+        {"id": 1, "price": 10},
+        {"id": 2, "code": None, "note": None},
+        {"id": 3},
+        {"id": 4, "n": 4, "note": {"k": 1}},
+        {"id": 5, "code": "e"},  # nothing in n, and no row to keep
+        {"id": 6, "n": 6, "kind": None},
+        {"id": 7, "n": 7, "code": "a"},  # the key of 1, which keeps it
+    )})  # fmt: skip
+    assert here.sql("SELECT id, code, note, price::int, kind, n FROM t ORDER BY id") == [
+        (1, "a", 1, 10, "odd", 1), (2, None, None, 2, "odd", 2), (3, "c", 3, 3, "odd", 3),
+        (4, None, {"k": 1}, None, "plain", 4),
+    ]  # fmt: skip
+    assert {
+        r.record_number: (r.sqlstate, r.column_name, r.constraint_name)
+        for r in rejects.of_batch(here.connection, batch.batch_id)
+    } == {5: ("23502", "n", None), 6: ("23502", "kind", None), 7: ("23505", None, "t_code_key")}
+    assert balance(here, batch.batch_id) == (1, 2, 1, 3, 0, 0)
+    assert [image[0] for image in images(here, batch.batch_id)] == ["1", "2", "3"]
+    assert {
+        (tuple(s.columns), s.entries) for s in proofs.signatures(here.connection, batch.batch_id)
+    } == {
+        (("id", "price"), 1), (("id", "code", "note"), 1), (("id",), 1), (("id", "note", "n"), 1),
+    }  # fmt: skip
+    (own,) = proofs.tables(here.connection, batch.batch_id)
+    assert (own.columns, own.filled) == (["id"], ["code", "note", "price", "kind", "n"])
+
+
+def test_a_constraint_sees_the_row_that_comes_of_it(site: MakeSite) -> None:
+    here = upserting(site)
+    here.sql(
+        "ALTER TABLE t ADD CONSTRAINT dear CHECK (price > 5 OR code <> 'dear');"
+        "INSERT INTO t VALUES (1, 'dear', NULL, 6), (2, 'cheap', NULL, 2)"
+    )
+    batch = here.load(
+        {"a.jsonl": lines({"id": 1, "price": 4}, {"id": 2, "code": "dear"}, {"id": 2, "price": 7})}
+    )
+    found = rejects.of_batch(here.connection, batch.batch_id)
+    assert [(r.record_number, r.sqlstate) for r in found] == [(1, "23514"), (2, "23514")]
+    assert here.sql("SELECT code, price::int FROM t ORDER BY id") == [("dear", 6), ("cheap", 7)]
+
+
+def test_a_correction_of_records_with_different_columns(site: MakeSite) -> None:
+    """Given a corrected delivery, what only the earlier one brought goes back to what it was."""
+    here = upserting(site)
+    here.sql("INSERT INTO t VALUES (1, 'a', NULL, 1), (2, 'b', NULL, 2), (3, 'c', NULL, 3)")
+    here.load({"a.jsonl": lines(
+        {"id": 1, "price": 10}, {"id": 2, "code": "x"}, {"id": 4, "price": 4, "code": "d"},
+    )})  # fmt: skip
+    here.sql("UPDATE t SET price = 30 WHERE id = 3")
+    second = here.load({"a.jsonl": lines(
+        {"id": 1, "code": "y"}, {"id": 3, "code": "z"}, {"id": 4, "code": "d"},
+        {"id": 2, "price": 20},
+    )})  # fmt: skip
+    assert here.sql("SELECT id, code, price::int FROM t ORDER BY id") == [
+        (1, "y", 1), (2, "b", 20), (3, "z", 30), (4, "d", None),
+    ]  # fmt: skip
+    assert images(here, second.batch_id) == [
+        ("1", "a", "1.00", None), ("2", "b", "2.00", None), ("3", "c", "30.00", None),
+    ]  # fmt: skip
+    assert here.stamps() == {second.batch_id: 4}
+    assert balance(here, second.batch_id)[:3] == (1, 3, 0)
+
+
+def test_a_stored_row_that_is_not_what_was_staged_fails_the_batch(site: MakeSite) -> None:
+    here = upserting(site)
+    here.sql(
+        "CREATE FUNCTION shift() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.price := NEW.price + 1; RETURN NEW; END $$;"
+        "CREATE TRIGGER shift BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION shift()"
+    )
+    with pytest.raises(PublishError, match="stored rows differ from those that were staged"):
+        here.load({"a.jsonl": lines({"id": 1, "price": 1}, {"id": 2, "code": "b"})})
+    assert here.rows() == []
 
 
 def test_a_value_that_another_row_has_is_a_reject(site: MakeSite) -> None:
