@@ -94,7 +94,7 @@ def show(
         })  # fmt: skip
         return
     say(f"Batch {found.batch_id}  {found.name}, attempt {found.attempt}: {found.status}")
-    say(f"asked for by {found.requested_by}; runs: {', '.join(runs)}")
+    say(f"asked for by {found.requested_by}; {_origin(found, runs)}")
     if original is not None:
         say(f"a duplicate of batch {original.batch_id} ({original.name}), {_standing(original)}")
     if last.duplicate_of == found.batch_id:
@@ -155,6 +155,8 @@ def next_command(batch: Batch, *, archived: bool) -> str:
         One command.
     """
     again = f"batch-pipelines import {batch.feed} --batch {batch.partition_key}"
+    if batch.adopted_from is not None:
+        return f"batch-pipelines batches --feed {batch.feed}"
     if batch.status == "DUPLICATE" and batch.duplicate_of:
         return f"batch-pipelines show {batch.duplicate_of[:8]}"
     if batch.status == "SUPERSEDED" and batch.superseded_by:
@@ -216,6 +218,12 @@ def opened_ledger() -> Iterator[Connection]:
     with open_database(load_settings()) as database, database.connect("show") as connection:
         require_current(connection)
         yield connection
+
+
+def _origin(batch: Batch, runs: Sequence[str]) -> str:
+    if batch.adopted_from is not None:
+        return f"job {batch.job_id}, adopted from {batch.adopted_from}"
+    return f"runs: {', '.join(runs)}"
 
 
 def _standing(batch: Batch) -> str:

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 import psycopg.conninfo
 import typer
 
-from batch_pipelines.cli.show import Json, print_json, say
+from batch_pipelines.cli import adoption
+from batch_pipelines.cli.show import Json, print_json, print_table, say
+from batch_pipelines.engine.adoption.give_back import give_all_back
+from batch_pipelines.engine.adoption.records import FIRST_REVISION
+from batch_pipelines.engine.adoption.standing import standings
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.postgres.database import DATA_DATABASE, embedded_server, open_database
-from batch_pipelines.engine.postgres.migrate import create_tables, downgrade, status, upgrade
+from batch_pipelines.engine.postgres.migrate import (
+    check_revision,
+    create_tables,
+    downgrade,
+    status,
+    upgrade,
+)
 from batch_pipelines.engine.settings import Settings, load_settings
 
-app = typer.Typer(help="The embedded server and the ledger's schema.", no_args_is_help=True)
+app = typer.Typer(
+    help="The embedded server, the ledger's schema, and tables that were there before.",
+    no_args_is_help=True,
+)
+app.command("track")(adoption.track)
+app.command("adopt")(adoption.adopt)
+app.command("untrack")(adoption.untrack)
 
 
 @app.command("start")
@@ -75,15 +92,26 @@ def upgrade_(*, json: Json = False) -> None:
 
 @app.command("status")
 def status_(*, json: Json = False) -> None:
-    """Say which revision the ledger is at, and what is pending."""
+    """Say which revision the ledger is at, which tables are tracked or adopted, and what is left."""
     with open_database(load_settings()) as database, database.connect("status") as connection:
         found = status(connection)
+        tables = standings(connection)
+    left = ["batch-pipelines db upgrade"] if found.pending else [t.next for t in tables if t.next]
     if json:
-        print_json(found)
+        following = left[0] if left else None
+        print_json({**dataclasses.asdict(found), "tables": tables, "next": following})
         return
     say(f"The ledger is at revision {found.current or 'none'}; the newest is {found.head}.")
     if found.pending:
-        say(f"Pending: {', '.join(found.pending)}. Next: batch-pipelines db upgrade")
+        say(f"Pending: {', '.join(found.pending)}.")
+    if tables:
+        print_table(
+            "Tables that were there before",
+            ["table", "how", "state", "left"],
+            [[t.table, t.kind, t.state, "; ".join(t.left) or None] for t in tables],
+        )
+    if left:
+        say(f"Next: {left[0]}")
 
 
 @app.command("downgrade")
@@ -93,12 +121,18 @@ def downgrade_(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Take migrations of the ledger back, with what their tables hold."""
+    """Take migrations of the ledger back, with what their tables hold.
+
+    What `db track` and `db adopt` did to tables is taken back with the revision that knows of it.
+    """
     if not yes:
         typer.confirm(
             f"This drops what the ledger holds past revision {to}. Go on?", abort=True, err=True
         )
     with open_database(load_settings()) as database:
+        check_revision(to)
+        if to == "base" or to < FIRST_REVISION:
+            give_all_back(database)
         after = downgrade(database, to)
     if json:
         print_json({"revision": after.current})

@@ -209,7 +209,7 @@ class _Importer:
             partition_key=key,
             run_config=_QUIET | {"ops": ops},
             tags={
-                "batch-pipelines/requested_by": f"{_user()} (command line)",
+                "batch-pipelines/requested_by": f"{user()} (command line)",
                 ".dagster/repository": _LOCATION,
                 _PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}",
             },
@@ -269,7 +269,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _user() -> str:
+def user() -> str:
     """Say who runs this process, as the operating system has it and not as LOGNAME claims."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name

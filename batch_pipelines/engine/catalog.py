@@ -303,7 +303,8 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
         quoted = row[1]
         message = (
             f"Feed {feed.feed}: table {full_name} has no column {STAMP} of type uuid, so its rows "
-            f"could not be traced to a batch. Add it: ALTER TABLE {quoted} ADD COLUMN {STAMP} uuid; "
+            f"could not be traced to a batch. Type `batch-pipelines db track {full_name}`, or add it: "
+            f"ALTER TABLE {quoted} ADD COLUMN {STAMP} uuid; "
             f"CREATE INDEX CONCURRENTLY ON {quoted} ({STAMP});"
         )
         raise FeedError(message)

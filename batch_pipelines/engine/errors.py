@@ -89,3 +89,7 @@ class ValidationError(BatchError):
 
 class ArchiveError(BatchError):
     """A bag could not be written, or did not read back equal."""
+
+
+class AdoptionError(BatchError):
+    """A table that was there before us cannot be tracked, adopted or given back as it is."""

@@ -260,7 +260,7 @@ def test_the_remedy_for_a_missing_stamp_works(database18: Database) -> None:
         db.execute('CREATE TABLE public."Of it" (a int)')
         with pytest.raises(FeedError) as error:
             read(db, "public.Of it")
-        remedy = str(error.value).split("Add it: ")[1]
+        remedy = str(error.value).split("add it: ")[1]
         for statement in filter(None, remedy.split(";")):
             db.execute(statement.encode())
         assert [column.name for column in read(db, "public.Of it").columns] == ["a"]

@@ -52,6 +52,7 @@ class Batch:
     completed_at: dt.datetime | None
     superseded_by: str | None
     error_details: str | None
+    adopted_from: str | None
 
     @property
     def name(self) -> str:
@@ -75,7 +76,7 @@ _BATCH = """
 SELECT batch_id::text, job_id, feed, feed_version, partition_key, status, attempt, identity,
        duplicate_of::text, fingerprint, requested_by, correlation_id, source_records,
        written_records, rejected_records, skipped_records, started_at, published_at, completed_at,
-       superseded_by::text, error_details
+       superseded_by::text, error_details, adopted_from
 FROM batch_audit.import_history
 """
 _BY_ID = _BATCH + "WHERE batch_id = %s"
@@ -248,6 +249,7 @@ def imagined(feed: Feed, key: str, run_id: str) -> Batch:
         requested_by="", correlation_id=run_id, source_records=None, written_records=None,
         rejected_records=None, skipped_records=None, started_at=dt.datetime.now(dt.UTC),
         published_at=None, completed_at=None, superseded_by=None, error_details=None,
+        adopted_from=None,
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ OLDEST_SERVER = 150000
 # Class ids of our two-key advisory locks: 'b','p' and a number, so that they meet nobody else's.
 TABLE_LOCK_CLASS = 0x62700001
 LEASE_LOCK_CLASS = 0x62700002
+ADOPTION_LOCK_CLASS = 0x62700004
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

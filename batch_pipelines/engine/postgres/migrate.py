@@ -103,7 +103,7 @@ def upgrade(database: Database, revision: str = "head") -> LedgerStatus:
         SettingsError: There is no such revision, the ledger is newer than this program, or
             PostgreSQL refuses a migration.
     """
-    _check(revision)
+    check_revision(revision)
     with database.connect("upgrade") as connection:
         found = _known_status(connection)
         if found.current == found.head:
@@ -132,7 +132,7 @@ def downgrade(database: Database, revision: str) -> LedgerStatus:
             newer than this program, or PostgreSQL refuses (something of others depends on the
             ledger).
     """
-    _check(revision)
+    check_revision(revision)
     with database.connect("downgrade") as connection:
         connection.execute(_LOCK, (_LOCK_KEY,))
         current = _known_status(connection).current
@@ -209,7 +209,15 @@ def _known_status(connection: Connection) -> LedgerStatus:
     return found
 
 
-def _check(revision: str) -> None:
+def check_revision(revision: str) -> None:
+    """Refuse a revision that does not exist.
+
+    Args:
+        revision: A revision, `head` or `base`.
+
+    Raises:
+        SettingsError: There is none of that name.
+    """
     if revision not in {"head", "base", *revisions()}:
         message = f"There is no revision {revision}; there are {', '.join(revisions())}."
         raise SettingsError(message)
