@@ -22,6 +22,10 @@ CREATE TABLE public.jobs AS
 SELECT 'job-' || n AS job_id, 'completed' AS status, now() AS started_at, now() AS completed_at
 FROM generate_series(1, 300) n
 """
+ROWS_OF_JOBS = """
+INSERT INTO public.orders (id, customer, placed, amount, import_batch_id)
+SELECT n, 1, '2024-01-01', 1, batch_audit.batch_id_of('job-' || n) FROM generate_series(1, 3) n
+"""
 
 
 def test_a_table_is_tracked_and_given_back(cli: Cli, shop: Shop) -> None:
@@ -94,7 +98,7 @@ def test_a_downgrade_takes_it_back_and_loses_no_stamp(cli: Cli, shop: Shop) -> N
 TRACKING = ["adoption.recorded", "adoption.step", "adoption.index"]
 ADOPTING = [
     "adoption.recorded", "adoption.step", "adoption.filled", "adoption.index", "adoption.check_added",
-    "adoption.check_validated", "adoption.not_null", "adoption.taken_over",
+    "adoption.check_validated", "adoption.not_null", "adoption.taken_over", "adoption.rows",
 ]  # fmt: skip
 
 
@@ -109,6 +113,8 @@ def test_killed_at_any_step_status_names_the_command_that_completes_it(
     cli: Cli, shop: Shop, typed: list[str], places: list[str]
 ) -> None:
     shop.query(HISTORY)
+    shop.query(ROWS_OF_JOBS)
+    assert cli("db", "track", "public.orders").code == 0
     surroundings = environment(shop.folder, shop.folder / "home", shop.database.url)
     for place in places:
         killed = command(*typed, environment=surroundings, killed_at=place)
@@ -145,6 +151,6 @@ def test_killed_while_the_server_builds_the_index_it_is_completed(cli: Cli, shop
 
 
 _BUILDING = """
-SELECT FROM pg_stat_progress_create_index
+SELECT pid FROM pg_stat_progress_create_index
 WHERE datname = current_database() AND phase LIKE 'waiting for%'
 """

@@ -24,8 +24,17 @@ from batch_pipelines.engine.adoption.histories import (
 )
 from batch_pipelines.engine.adoption.indexes import ensure_unique_index, unique_index
 from batch_pipelines.engine.adoption.relations import alone, find_column, has_trigger
+from batch_pipelines.engine.adoption.rows import write_down_rows
 from batch_pipelines.engine.adoption.short_locks import Pace, in_short_lock, patiently, refused
-from batch_pipelines.engine.adoption.steps import NOTHING, ONLINE, ROWS, SHORT, Step, take
+from batch_pipelines.engine.adoption.steps import (
+    NOTHING,
+    ONLINE,
+    ROWS,
+    SHORT,
+    SHORT_SHARE,
+    Step,
+    take,
+)
 from batch_pipelines.engine.errors import AdoptionError
 from batch_pipelines.engine.failpoints import failpoint
 
@@ -130,6 +139,7 @@ def adopt(
                 batches = take_over(connection, history)
                 records.end_adoption(connection, name)
                 failpoint("adoption.taken_over", None)
+            write_down_rows(connection)
             unfinished = pending(connection, history)[1]
         return Adopted(
             name,
@@ -181,9 +191,9 @@ def steps_to_adopt(
     steps = []
     if found is None:
         steps.append(Step(f"add the column {BATCH_ID} uuid", SHORT, add))
-    if not has_trigger(connection, relation, filling.TRIGGER):
+    if not has_trigger(connection, relation, filling.trigger_name(BATCH_ID)):
         what = f"have a trigger fill it from {history.job_id} from now on"
-        steps.append(Step(what, SHORT, follow))
+        steps.append(Step(what, SHORT_SHARE, follow))
     if found is None or not found.not_null:
         what = f"fill it in the rows that are there, from {history.job_id}"
         steps.append(

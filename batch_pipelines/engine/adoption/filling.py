@@ -43,8 +43,6 @@ _FILL = sql.SQL("""
 UPDATE {table} SET {target} = batch_audit.batch_id_of({source}::text)
 WHERE ctid >= {first}::tid AND ctid < {end}::tid AND {target} IS NULL AND {source}::text <> ''
 """)
-TRIGGER = "zz_batch_pipelines_batch_id"
-"""Name of the trigger; those of one table run in the order of their names, and this one last."""
 
 
 def keep_filled(
@@ -66,18 +64,23 @@ def keep_filled(
         always: Whether the batch id follows the id whenever it changes, or only fills a null.
         pace: How often to try.
     """
-    names = {"name": sql.Identifier(TRIGGER), "table": relation.identifier}
+    names = {"name": sql.Identifier(trigger_name(target)), "table": relation.identifier}
     when = sql.SQL("") if always else _WHEN_NULL.format(target=sql.Identifier(target))
     create = _CREATE_TRIGGER.format(
         **names, when=when, source=sql.Literal(source), target=sql.Literal(target)
     )
-    statements = [drop_trigger(relation), create]
-    in_short_lock(connection, relation, statements, what="create the trigger", pace=pace)
+    in_short_lock(connection, relation, [create], what="create the trigger", pace=pace)
 
 
-def drop_trigger(relation: Relation) -> sql.Composed:
-    """Write the statement that removes the trigger."""
-    return _DROP_TRIGGER.format(name=sql.Identifier(TRIGGER), table=relation.identifier)
+def trigger_name(target: str) -> str:
+    """Name the trigger that fills a column; a table's run by their names, and this one last."""
+    return f"zz_batch_pipelines_{target}"
+
+
+def drop_trigger(relation: Relation, target: str) -> sql.Composed:
+    """Write the statement that removes the trigger that fills a column."""
+    name = sql.Identifier(trigger_name(target))
+    return _DROP_TRIGGER.format(name=name, table=relation.identifier)
 
 
 def is_filled(connection: Connection, relation: Relation, *, source: str, target: str) -> bool:

@@ -102,7 +102,7 @@ def _untrack(
 ) -> None:
     table, stamp = relation.identifier, sql.Identifier(STAMP)
     statements = [
-        filling.drop_trigger(relation),
+        filling.drop_trigger(relation, NEW_STAMP),
         _DROP_COLUMN.format(table=table, column=sql.Identifier(NEW_STAMP)),
     ]
     found = find_column(connection, relation, STAMP)
@@ -142,7 +142,7 @@ def _require_no_stamps(
 def _unadopt(connection: Connection, relation: Relation, record: AdoptedRecord, pace: Pace) -> None:
     _require_not_rolled_back(connection, relation, record)
     table, column = relation.identifier, sql.Identifier(BATCH_ID)
-    statements = [filling.drop_trigger(relation)]
+    statements = [filling.drop_trigger(relation, BATCH_ID)]
     unique = unique_index(connection, relation, BATCH_ID)
     if not record.had_column:
         statements.append(_DROP_COLUMN.format(table=table, column=column))

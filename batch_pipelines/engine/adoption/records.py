@@ -43,7 +43,11 @@ ON CONFLICT (table_name) DO UPDATE SET options = excluded.options, completed_at 
 _ADOPTION_DONE = """
 UPDATE batch_audit.adopted_history SET completed_at = clock_timestamp() WHERE table_name = %s
 """
-_FORGET_TRACKED = "DELETE FROM batch_audit.tracked_table WHERE table_name = %s"
+_FORGET_TRACKED = """
+WITH forgotten AS (DELETE FROM batch_audit.tracked_table WHERE table_name = %(name)s)
+DELETE FROM batch_audit.batch_table b USING batch_audit.import_history h
+WHERE b.target_table = %(name)s AND h.batch_id = b.batch_id AND h.adopted_from IS NOT NULL
+"""
 _FORGET_ADOPTED = "DELETE FROM batch_audit.adopted_history WHERE table_name = %s"
 
 
@@ -110,8 +114,8 @@ def end_tracking(connection: Connection, name: str) -> None:
 
 
 def forget_tracking(connection: Connection, name: str) -> None:
-    """Remove the word of a table that is no longer tracked."""
-    connection.execute(_FORGET_TRACKED, (name,))
+    """Remove the word of a table that is no longer tracked, and of adopted batches' rows in it."""
+    connection.execute(_FORGET_TRACKED, {"name": name})
 
 
 def adopted(connection: Connection, name: str | None = None) -> list[AdoptedRecord]:

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from batch_pipelines.engine.adoption import records
 from batch_pipelines.engine.adoption.adopt import steps_to_adopt
 from batch_pipelines.engine.adoption.filling import is_filled
-from batch_pipelines.engine.adoption.histories import BATCH_ID, pending, read_history, unknown_words
+from batch_pipelines.engine.adoption.histories import (
+    BATCH_ID,
+    History,
+    pending,
+    read_history,
+    unknown_words,
+)
 from batch_pipelines.engine.adoption.relations import find_column, find_relation
+from batch_pipelines.engine.adoption.rows import unknown_rows
 from batch_pipelines.engine.adoption.short_locks import Pace
 from batch_pipelines.engine.adoption.track import NEW_STAMP, steps_to_track
 from batch_pipelines.engine.catalog import STAMP
@@ -84,26 +91,32 @@ def _adopted(connection: Connection, record: AdoptedRecord) -> Standing:
     name, command = record.table_name, f"batch-pipelines db adopt {record.table_name}"
     try:
         history = read_history(connection, find_relation(connection, name), record.options)
-        steps = steps_to_adopt(connection, history, pace=Pace(), tell=lambda _: None)
+        left = _left(connection, history)
     except AdoptionError as error:
         return Standing(name, "adopted", "changed", (str(error),), _forget(name))
-    found = find_column(connection, history.relation, BATCH_ID)
-    # Looking for ids that stand twice is done each time, and nothing that is left.
-    left = [step for step in steps if not step.only_looks]
-    if left or found is None:
-        return Standing(name, "adopted", "half done", _words(left), command)
-    if not is_filled(connection, history.relation, source=history.job_id, target=BATCH_ID):
-        return Standing(name, "adopted", "half done", ("rows have no batch_id",), command)
-    words = unknown_words(connection, history)
-    if words:
-        what = f"words for a state that no rule knows: {', '.join(words)}"
-        return Standing(name, "adopted", "half done", (what,), command)
-    ended, running = pending(connection, history)
-    what = f"{ended:,} jobs that have ended are not in the ledger"
-    if ended or record.completed_at is None:
-        return Standing(name, "adopted", "half done", (what,), command)
+    if left:
+        return Standing(name, "adopted", "half done", left, command)
+    running = pending(connection, history)[1]
     waiting = (f"{running:,} jobs have not ended",) if running else ()
     return Standing(name, "adopted", "done", waiting, None)
+
+
+def _left(connection: Connection, history: History) -> tuple[str, ...]:
+    """Say what is left to do to a history; what is asked for depends on what was done before."""
+    relation = history.relation
+    steps = steps_to_adopt(connection, history, pace=Pace(), tell=lambda _: None)
+    # Looking for ids that stand twice is done each time, and nothing that is left.
+    if changes := [step for step in steps if not step.only_looks]:
+        return _words(changes)
+    if not is_filled(connection, relation, source=history.job_id, target=BATCH_ID):
+        return ("rows have no batch_id",)
+    if words := unknown_words(connection, history):
+        return (f"words for a state that no rule knows: {', '.join(words)}",)
+    if ended := pending(connection, history)[0]:
+        return (f"{ended:,} jobs that have ended are not in the ledger",)
+    if rows := sum(len(ids) for ids in unknown_rows(connection).values()):
+        return (f"rows of {rows:,} batches in tracked tables are not written down",)
+    return ()
 
 
 def _words(steps: Sequence[Step]) -> tuple[str, ...]:

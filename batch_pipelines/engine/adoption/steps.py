@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 SHORT = "ACCESS EXCLUSIVE, waited for 0.1 s at a time"
+SHORT_SHARE = "SHARE ROW EXCLUSIVE: others read; waited for 0.1 s at a time"
 ONLINE = "SHARE UPDATE EXCLUSIVE: others read and write"
 ROWS = "rows, a fifth of a second's worth at a time"
 NOTHING = "nothing"

@@ -15,8 +15,9 @@ from psycopg import sql
 from batch_pipelines.engine.adoption import filling, records
 from batch_pipelines.engine.adoption.indexes import ensure_index, is_indexed
 from batch_pipelines.engine.adoption.relations import alone, find_column, has_trigger
+from batch_pipelines.engine.adoption.rows import write_down_rows
 from batch_pipelines.engine.adoption.short_locks import Pace, in_short_lock
-from batch_pipelines.engine.adoption.steps import ONLINE, ROWS, SHORT, Step, take
+from batch_pipelines.engine.adoption.steps import ONLINE, ROWS, SHORT, SHORT_SHARE, Step, take
 from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.errors import AdoptionError
 from batch_pipelines.engine.failpoints import failpoint
@@ -95,6 +96,7 @@ def track(
             failpoint("adoption.recorded", None)
             take(steps, name, tell)
             records.end_tracking(connection, name)
+            write_down_rows(connection)
         stamp = find_column(connection, relation, STAMP)
         ready = (
             stamp is not None and stamp.kind == "uuid" and is_indexed(connection, relation, STAMP)
@@ -200,7 +202,7 @@ def _steps_to_convert(
 
     def swap() -> None:
         statements = [
-            filling.drop_trigger(relation),
+            filling.drop_trigger(relation, NEW_STAMP),
             _RENAME.format(table=table, old=sql.Identifier(STAMP), new=sql.Identifier(OLD_STAMP)),
             _RENAME.format(table=table, old=new, new=sql.Identifier(STAMP)),
         ]
@@ -209,9 +211,8 @@ def _steps_to_convert(
     steps = []
     if beside is None:
         steps.append(Step(f"add a column {NEW_STAMP} uuid", SHORT, add))
-    if not has_trigger(connection, relation, filling.TRIGGER):
-        # Dropped first where it is there: that takes the stronger of the two locks.
-        steps.append(Step("have a trigger fill it from now on", SHORT, follow))
+    if not has_trigger(connection, relation, filling.trigger_name(NEW_STAMP)):
+        steps.append(Step("have a trigger fill it from now on", SHORT_SHARE, follow))
     return (
         *steps,
         Step(

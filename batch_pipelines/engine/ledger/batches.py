@@ -33,6 +33,7 @@ class Batch:
 
     batch_id: str
     job_id: str
+    adopted_from: str | None
     feed: str
     feed_version: int
     partition_key: str
@@ -52,7 +53,6 @@ class Batch:
     completed_at: dt.datetime | None
     superseded_by: str | None
     error_details: str | None
-    adopted_from: str | None
 
     @property
     def name(self) -> str:
@@ -73,10 +73,11 @@ class StageRecord:
 
 
 _BATCH = """
-SELECT batch_id::text, job_id, feed, feed_version, partition_key, status, attempt, identity,
+SELECT batch_id::text, job_id, adopted_from,
+       feed, feed_version, partition_key, status, attempt, identity,
        duplicate_of::text, fingerprint, requested_by, correlation_id, source_records,
        written_records, rejected_records, skipped_records, started_at, published_at, completed_at,
-       superseded_by::text, error_details, adopted_from
+       superseded_by::text, error_details
 FROM batch_audit.import_history
 """
 _BY_ID = _BATCH + "WHERE batch_id = %s"
@@ -244,12 +245,12 @@ def imagined(feed: Feed, key: str, run_id: str) -> Batch:
         The batch.
     """
     return Batch(
-        batch_id=run_id, job_id=run_id, feed=feed.feed, feed_version=feed.version, partition_key=key,
+        batch_id=run_id, job_id=run_id, adopted_from=None,
+        feed=feed.feed, feed_version=feed.version, partition_key=key,
         status="IN_PROGRESS", attempt=0, identity=None, duplicate_of=None, fingerprint=None,
         requested_by="", correlation_id=run_id, source_records=None, written_records=None,
         rejected_records=None, skipped_records=None, started_at=dt.datetime.now(dt.UTC),
         published_at=None, completed_at=None, superseded_by=None, error_details=None,
-        adopted_from=None,
     )  # fmt: skip
 
 

@@ -222,6 +222,11 @@ def record_publish(
         cursor.executemany(_ADD_CHUNK, [(batch_id, *astuple(chunk)) for chunk in chunks])
 
 
+def record_table(connection: Connection, batch_id: str, table: TableBalance) -> None:
+    """Keep the balance of a batch in one table; nothing else of the batch changes."""
+    connection.execute(_ADD_TABLE, (batch_id, *astuple(table)))
+
+
 def record_replay(
     connection: Connection,
     batch_id: str,

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
 from batch_pipelines.engine.adoption.adopt import Adopted, adopt
 from batch_pipelines.engine.adoption.give_back import give_back
 from batch_pipelines.engine.adoption.records import Options
 from batch_pipelines.engine.adoption.standing import standings
+from batch_pipelines.engine.adoption.track import track
+from batch_pipelines.engine.digests.sql import table_digest
 from batch_pipelines.engine.errors import AdoptionError
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ledger import batches
@@ -292,6 +295,48 @@ def test_writers_wait_for_no_more_than_a_moment(database18: Database) -> None:
         assert waits.errors == []
         assert max(waits.seconds) < 1
         assert len(waits.seconds) > 20
+
+
+OLD_ROWS = """
+CREATE TABLE t (a int PRIMARY KEY, b jsonb, c numeric(6, 2), import_batch_id varchar(100));
+INSERT INTO t SELECT n, '{"a": 1}', n / 7.0, CASE WHEN n % 10 > 0 THEN 'job-' || n / 100 * 4 END
+FROM generate_series(1, 999) n;
+"""
+BALANCES = """
+SELECT h.job_id, b.target_table, b.inserted, b.columns, b.digest_sum::bigint, b.digest_moment
+FROM batch_audit.batch_table b JOIN batch_audit.import_history h USING (batch_id) ORDER BY 1
+"""
+
+
+@pytest.mark.parametrize("history_first", [True, False])
+def test_what_adopted_batches_have_in_tracked_tables_is_written_down(
+    database: Database, db: Connection, *, history_first: bool
+) -> None:
+    """Given rows that carry ids as text, when both are taken over, the ledger knows whose they are."""
+    db.execute(HISTORY)
+    db.execute(OLD_ROWS)
+
+    def convert() -> None:
+        track(database, "public.t", by="a test", convert=True, pace=QUICK)
+
+    for step in [lambda: go(database), convert][:: 1 if history_first else -1]:
+        step()
+    found = db.execute(BALANCES).fetchall()
+    # All of them are SUCCESS: 4, 8 ... 36; of job-0 there is none.
+    assert [(job, table, rows) for job, table, rows, *_ in found] == sorted(
+        (f"job-{n * 4}", "public.t", 90) for n in range(1, 10)
+    )
+    assert all(columns == ["a", "b", "c", "import_batch_id_text"] for *_, columns, _, _ in found)
+    batch = batches.find(db, "adopted/job-8")
+    stamped = sql.SQL("import_batch_id = {}").format(sql.Literal(batch.batch_id))
+    sent: list[str | sql.Composable] = ["a", sql.SQL("b::text"), "c", "import_batch_id_text"]
+    digest = table_digest(db, sql.Identifier("t"), sent, stamped)
+    assert ("job-8", 90, digest.total, digest.moment) in [
+        (job, rows, total, int(moment)) for job, _, rows, _, total, moment in found
+    ]
+    assert [s.state for s in standings(db)] == ["done", "done"]
+    give_back(database, "public.t", keep_column=True)
+    assert db.execute(BALANCES).fetchall() == []
 
 
 @settings(
