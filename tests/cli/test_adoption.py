@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 CUSTOMERS = "public.customers"
 HISTORY = """
 CREATE TABLE public.jobs AS
-SELECT 'job-' || n AS job_id, 'completed' AS status, now() AS started_at, now() AS completed_at
+SELECT 'job-' || n AS job_id, 'completed' AS status, now() AS started_at, now() AS completed_at,
+    'parent-' || n AS import_batch_id
 FROM generate_series(1, 300) n
 """
+CONVERTING = ["adoption.step", "adoption.step", "adoption.filled", "adoption.index"]
 ROWS_OF_JOBS = """
 INSERT INTO public.orders (id, customer, placed, amount, import_batch_id)
 SELECT n, 1, '2024-01-01', 1, batch_audit.batch_id_of('job-' || n) FROM generate_series(1, 3) n
@@ -107,6 +109,7 @@ ADOPTING = [
     [
         pytest.param(["db", "track", CUSTOMERS], TRACKING, id="track"),
         pytest.param(["db", "adopt", "public.jobs"], ADOPTING, id="adopt"),
+        pytest.param(["db", "track", "public.jobs", "--convert"], CONVERTING, id="convert"),
     ],
 )
 def test_killed_at_any_step_status_names_the_command_that_completes_it(
@@ -123,7 +126,7 @@ def test_killed_at_any_step_status_names_the_command_that_completes_it(
         assert following == f"batch-pipelines {' '.join(typed)}", place
     assert cli(*typed).code == 0
     assert cli("db", "status", "--json").json["next"] is None
-    assert cli("db", "untrack", typed[-1]).code == 0
+    assert cli("db", "untrack", typed[2]).code == 0
 
 
 def test_killed_while_the_server_builds_the_index_it_is_completed(cli: Cli, shop: Shop) -> None:

@@ -12,7 +12,7 @@ from batch_pipelines.engine.errors import BusyError
 from batch_pipelines.engine.failpoints import failpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from batch_pipelines.engine.adoption.relations import Relation
     from batch_pipelines.engine.adoption.short_locks import Pace
@@ -119,26 +119,32 @@ def fill(
     filled = 0
     while not is_filled(connection, relation, source=source, target=target):
         for schema, name, oid in connection.execute(_LEAVES, {"oid": relation.oid}).fetchall():
-            columns = {"source": sql.Identifier(source), "target": sql.Identifier(target)}
-            statement = _FILL.format(
-                table=sql.Identifier(schema, name),
-                first=sql.Placeholder("first"),
-                end=sql.Placeholder("end"),
-                **columns,
-            )
-            filled += _fill_leaf(connection, relation, int(oid), statement, pace)
+            parts = {
+                "table": sql.Identifier(schema, name),
+                "source": sql.Identifier(source),
+                "target": sql.Identifier(target),
+            }
+            filled += _fill_leaf(connection, relation, int(oid), parts, pace)
         tell(f"{relation.full_name}: {filled:,} rows have got their {target}.")
     return filled
 
 
 def _fill_leaf(
-    connection: Connection, relation: Relation, oid: int, statement: sql.Composed, pace: Pace
+    connection: Connection,
+    relation: Relation,
+    oid: int,
+    parts: Mapping[str, sql.Identifier],
+    pace: Pace,
 ) -> int:
     ((blocks,),) = connection.execute(_BLOCKS, (oid,)).fetchall()
     first, size, filled = 0, _FIRST_BLOCKS, 0
     while first < blocks:
         begun = pace.clock()
-        filled += _fill_chunk(connection, relation, statement, first, first + size, pace)
+        place = {
+            "first": sql.Literal(f"({first},0)"),
+            "end": sql.Literal(f"({first + size},0)"),
+        }
+        filled += _fill_chunk(connection, relation, _FILL.format(**parts, **place), pace)
         failpoint("adoption.filled", None)
         first += size
         took = pace.clock() - begun
@@ -154,16 +160,13 @@ def _fill_chunk(
     connection: Connection,
     relation: Relation,
     statement: sql.Composed,
-    first: int,
-    end: int,
     pace: Pace,
 ) -> int:
-    bounds = {"first": f"({first},0)", "end": f"({end},0)"}
     for last in pace.attempts():
         try:
             with connection.transaction(), refused(relation, "fill the batch id"):
                 connection.execute("SELECT set_config('lock_timeout', '100ms', true)")
-                return connection.execute(statement, bounds).rowcount
+                return connection.execute(statement).rowcount
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if last:
                 break

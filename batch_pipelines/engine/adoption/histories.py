@@ -69,7 +69,7 @@ WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 # Infinity is a time to PostgreSQL, and to nobody else.
 _TIME = sql.SQL("CASE WHEN isfinite({0}::timestamptz) THEN {0}::timestamptz END")
 _WORD = sql.SQL("regexp_replace(lower(btrim(h.{status}::text)), '[- ]+', '_', 'g')")
-_STATE = sql.SQL("coalesce({rolled_back}, %(states)s::jsonb ->> {word})")
+_STATE = sql.SQL("coalesce({rolled_back}, {states}::jsonb ->> {word})")
 _UNKNOWN = sql.SQL("""
 SELECT DISTINCT coalesce(left({word}, 40), '(null)') FROM {table} h
 WHERE {state} IS NULL ORDER BY 1 LIMIT 20
@@ -85,12 +85,12 @@ _TAKE_OVER = sql.SQL("""
 INSERT INTO batch_audit.import_history (batch_id, job_id, feed, feed_version, partition_key, status,
     attempt, requested_by, correlation_id, source_records, written_records, rejected_records,
     started_at, published_at, completed_at, rolled_back_at, rolled_back_by, adopted_from)
-SELECT id, job_id, %(feed)s, 1, key, state,
+SELECT id, job_id, {feed}, 1, key, state,
     coalesce((SELECT max(attempt) FROM batch_audit.import_history b
-              WHERE b.feed = %(feed)s AND b.partition_key = key), 0)
+              WHERE b.feed = {feed} AND b.partition_key = key), 0)
         + row_number() OVER (PARTITION BY key ORDER BY started, id),
     by, id::text, source, written, rejected, started, CASE WHEN state <> 'FAILED' THEN ended END, ended,
-    undone, undone_by, %(name)s
+    undone, undone_by, {name}
 FROM (SELECT batch_audit.batch_id_of(h.{batch_id}::text) AS id, h.{job_id}::text AS job_id,
           coalesce(nullif({partition_key}::text, ''), h.{job_id}::text) AS key, {state} AS state,
           coalesce({requested_by}::text, 'unknown') AS by, {source_records}::bigint AS source,
@@ -107,14 +107,14 @@ UPDATE batch_audit.import_history b
 SET status = 'ROLLED_BACK', rolled_back_at = {undone},
     rolled_back_by = {rolled_back_by}::text
 FROM {table} h
-WHERE b.adopted_from = %(name)s AND b.batch_id = batch_audit.batch_id_of(h.{batch_id}::text)
+WHERE b.adopted_from = {name} AND b.batch_id = batch_audit.batch_id_of(h.{batch_id}::text)
   AND b.status IN ('SUCCESS', 'PARTIAL_SUCCESS') AND {state} = 'ROLLED_BACK'
 """)
 # A rollback of ours that the history does not know of.
 _ROLLED_BACK_HERE = sql.SQL("""
 SELECT count(*) FROM batch_audit.import_history b
 JOIN {table} h ON b.batch_id = batch_audit.batch_id_of(h.{batch_id}::text)
-WHERE b.adopted_from = %(name)s AND b.status = 'ROLLED_BACK' AND {state} IS DISTINCT FROM 'ROLLED_BACK'
+WHERE b.adopted_from = {name} AND b.status = 'ROLLED_BACK' AND {state} IS DISTINCT FROM 'ROLLED_BACK'
 """)
 _FEED = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -189,7 +189,7 @@ def read_history(connection: Connection, relation: Relation, options: Options) -
 def unknown_words(connection: Connection, history: History) -> list[str]:
     """List words of the history's status that no rule makes a state, at most 20."""
     query = _UNKNOWN.format(**_parts(history))
-    return [word for (word,) in connection.execute(query, _values(history)).fetchall()]
+    return [word for (word,) in connection.execute(query).fetchall()]
 
 
 def require_known_words(connection: Connection, history: History) -> None:
@@ -218,9 +218,7 @@ def pending(connection: Connection, history: History) -> tuple[int, int]:
     Returns:
         Those that have ended, and those that have not.
     """
-    ((ended, running),) = connection.execute(
-        _PENDING.format(**_parts(history)), _values(history)
-    ).fetchall()
+    ((ended, running),) = connection.execute(_PENDING.format(**_parts(history))).fetchall()
     return int(ended), int(running)
 
 
@@ -234,15 +232,15 @@ def take_over(connection: Connection, history: History) -> int:
     Returns:
         How many batches are new.
     """
-    parts, values = _parts(history), _values(history)
-    connection.execute(_UNDONE_SINCE.format(**parts), values)
-    return connection.execute(_TAKE_OVER.format(**parts), values).rowcount
+    parts = _parts(history)
+    connection.execute(_UNDONE_SINCE.format(**parts))
+    return connection.execute(_TAKE_OVER.format(**parts)).rowcount
 
 
 def rolled_back_here(connection: Connection, history: History) -> int:
     """Count the batches that were rolled back here, of which the history itself knows nothing."""
     query = _ROLLED_BACK_HERE.format(**_parts(history))
-    ((count,),) = connection.execute(query, _values(history)).fetchall()
+    ((count,),) = connection.execute(query).fetchall()
     return int(count)
 
 
@@ -264,13 +262,8 @@ def _normal(states: Mapping[str, str]) -> dict[str, str]:
     return {re.sub("[- ]+", "_", word.strip().lower()): state for word, state in states.items()}
 
 
-def _values(history: History) -> dict[str, object]:
-    states = {**STATES, **history.options.states}
-    name = history.relation.full_name
-    return {"states": Jsonb(states), "feed": history.options.feed, "name": name}
-
-
 def _parts(history: History) -> dict[str, sql.Composable]:
+    """Give what statements are filled with: literals too, for a name may have a per cent sign."""
     columns = history.options.columns
     given: dict[str, sql.Composable] = {
         meaning: sql.SQL("h.{}").format(sql.Identifier(columns[meaning]))
@@ -282,8 +275,11 @@ def _parts(history: History) -> dict[str, sql.Composable]:
     rolled_back = sql.SQL("CASE WHEN {} IS NOT NULL THEN 'ROLLED_BACK' END").format(
         given["rolled_back_at"]
     )
+    states = sql.Literal(Jsonb({**STATES, **history.options.states}))
     return {
         **given,
+        "feed": sql.Literal(history.options.feed),
+        "name": sql.Literal(history.relation.full_name),
         "started": _TIME.format(given["started_at"]),
         "ended": _TIME.format(given["completed_at"]),
         "undone": _TIME.format(given["rolled_back_at"]),
@@ -291,5 +287,5 @@ def _parts(history: History) -> dict[str, sql.Composable]:
         "table": history.relation.identifier,
         "batch_id": sql.Identifier(BATCH_ID),
         "word": word,
-        "state": _STATE.format(rolled_back=rolled_back, word=word),
+        "state": _STATE.format(rolled_back=rolled_back, word=word, states=states),
     }

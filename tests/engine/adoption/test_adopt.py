@@ -230,12 +230,17 @@ def test_what_is_no_history_is_refused_before_anything_is_changed(
 def test_columns_and_words_are_mapped_and_remembered(database18: Database) -> None:
     with database18.connect("test") as db:
         db.execute(
-            "CREATE TABLE import_history (nr bigint, how text, begun date, what text);"
+            'CREATE TABLE import_history (nr bigint, "how %s" text, begun date, what text);'
             "INSERT INTO import_history VALUES (1, 'gut', '2024-01-01', 'users'),"
             " (0, 'gut', 'infinity', ''), (2, 'gut', '2024-01-02', 'users'),"
             " (3, 'schlecht', '2024-01-03', 'users')"
         )
-        columns = {"job_id": "nr", "status": "how", "started_at": "begun", "partition_key": "what"}
+        columns = {
+            "job_id": "nr",
+            "status": "how %s",
+            "started_at": "begun",
+            "partition_key": "what",
+        }
         options = Options(columns, {"Gut": "SUCCESS", "schlecht": "PARTIAL_SUCCESS"}, "inventory")
         assert go(database18, options).batches == 4
         found = [(b.name, b.attempt, b.job_id, b.status) for b in batches.history(db)]

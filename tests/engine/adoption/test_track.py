@@ -324,6 +324,16 @@ def test_a_stamp_of_a_text_type_is_converted(database: Database, db: Connection)
     )
 
 
+def test_names_of_any_signs_do(database18: Database) -> None:
+    with database18.connect("test") as db:
+        db.execute("""CREATE TABLE "50% of 'it'" (import_batch_id text)""")
+        db.execute("""INSERT INTO "50% of 'it'" VALUES ('job')""")
+        assert go(database18, "public.50% of 'it'", convert=True).ready
+        found = db.execute("""SELECT import_batch_id::text FROM "50% of 'it'\"""").fetchone()
+        assert found == (expected("job"),)
+        assert [s.state for s in standings(db)] == ["done"]
+
+
 def expected(text: str | None) -> str | None:
     if not text:
         return None
