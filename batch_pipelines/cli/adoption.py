@@ -102,11 +102,7 @@ def adopt(
     Typed again it goes on where it stopped, as it was told the first time, and takes over the jobs that
     have ended since.
     """
-    options = None
-    if column or status or feed:
-        options = Options(
-            _pairs("--column", column), _pairs("--status", status), feed or Options().feed
-        )
+    options = Options(_pairs("--column", column), _pairs("--status", status), feed or "")
     with _database() as database:
         found = adoption.adopt(
             database, table, options, by=user(), dry_run=dry_run, pace=Pace(give_up_after=wait),

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.adoption.relations import Existing, Relation
     from batch_pipelines.engine.postgres.database import Connection, Database
 
+_NOTHING_SAID = records.Options()
 _ADD = sql.SQL("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} uuid")
 _CONSTRAIN = sql.SQL("ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE USING INDEX {index}")
 _ADD_CHECK = sql.SQL(
@@ -98,7 +99,7 @@ class Adopted:
 def adopt(
     database: Database,
     name: str,
-    options: Options | None = None,
+    options: Options = _NOTHING_SAID,
     *,
     by: str,
     dry_run: bool = False,
@@ -110,7 +111,7 @@ def adopt(
     Args:
         database: The target database.
         name: The table's name with schema.
-        options: How it is to be read; None takes what was said the last time, or nothing.
+        options: How it is to be read, beside what was said the last time.
         by: Who asks for it.
         dry_run: Whether to say what would be done, and do nothing.
         pace: How often to try for a lock, and how long.
@@ -126,7 +127,7 @@ def adopt(
     pace = pace or Pace()
     with alone(database, name, pace) as (connection, relation):
         before = records.adopted(connection, name)
-        said = options or (before[0].options if before else records.Options())
+        said = options.over(before[0].options) if before else options
         history = read_history(connection, relation, said)
         require_known_words(connection, history)
         steps = steps_to_adopt(connection, history, pace=pace, tell=tell)
@@ -270,8 +271,7 @@ def _require_ids(connection: Connection, history: History) -> None:
         )
     )
     batch_id: sql.Composable = sql.Identifier(BATCH_ID)
-    found = find_column(connection, relation, BATCH_ID)
-    if found is not None and found.kind == "text":
+    if history.is_text:
         batch_id = _TEXT_OF.format(batch_id)
     parts = {"table": relation.identifier, "batch_id": batch_id, "key": key}
     twice = connection.execute(

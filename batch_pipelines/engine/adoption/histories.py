@@ -68,6 +68,7 @@ WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
 # Infinity is a time to PostgreSQL, and to nobody else.
 _TIME = sql.SQL("CASE WHEN isfinite({0}::timestamptz) THEN {0}::timestamptz END")
+_ID, _ID_OF_TEXT = sql.SQL("h.{}"), sql.SQL("batch_audit.batch_id_of(h.{}::text)")
 _WORD = sql.SQL("regexp_replace(lower(btrim(h.{status}::text)), '[- ]+', '_', 'g')")
 _STATE = sql.SQL("coalesce({rolled_back}, {states}::jsonb ->> {word})")
 _UNKNOWN = sql.SQL("""
@@ -78,7 +79,7 @@ _PENDING = sql.SQL("""
 SELECT count(*) FILTER (WHERE {state} <> 'IN_PROGRESS'), count(*) FILTER (WHERE {state} = 'IN_PROGRESS')
 FROM {table} h
 WHERE NOT EXISTS (SELECT FROM batch_audit.import_history b
-                  WHERE b.batch_id = batch_audit.batch_id_of(h.{batch_id}::text))
+                  WHERE b.batch_id = {id})
 """)
 # A later try at the same key is a later attempt, as it is with batches of ours.
 _TAKE_OVER = sql.SQL("""
@@ -91,7 +92,7 @@ SELECT id, job_id, {feed}, 1, key, state,
         + row_number() OVER (PARTITION BY key ORDER BY started, id),
     by, id::text, source, written, rejected, started, CASE WHEN state <> 'FAILED' THEN ended END, ended,
     undone, undone_by, {name}
-FROM (SELECT batch_audit.batch_id_of(h.{batch_id}::text) AS id, h.{job_id}::text AS job_id,
+FROM (SELECT {id} AS id, h.{job_id}::text AS job_id,
           coalesce(nullif({partition_key}::text, ''), h.{job_id}::text) AS key, {state} AS state,
           coalesce({requested_by}::text, 'unknown') AS by, {source_records}::bigint AS source,
           {written_records}::bigint AS written, {rejected_records}::bigint AS rejected,
@@ -107,15 +108,16 @@ UPDATE batch_audit.import_history b
 SET status = 'ROLLED_BACK', rolled_back_at = {undone},
     rolled_back_by = {rolled_back_by}::text
 FROM {table} h
-WHERE b.adopted_from = {name} AND b.batch_id = batch_audit.batch_id_of(h.{batch_id}::text)
+WHERE b.adopted_from = {name} AND b.batch_id = {id}
   AND b.status IN ('SUCCESS', 'PARTIAL_SUCCESS') AND {state} = 'ROLLED_BACK'
 """)
 # A rollback of ours that the history does not know of.
 _ROLLED_BACK_HERE = sql.SQL("""
 SELECT count(*) FROM batch_audit.import_history b
-JOIN {table} h ON b.batch_id = batch_audit.batch_id_of(h.{batch_id}::text)
+JOIN {table} h ON b.batch_id = {id}
 WHERE b.adopted_from = {name} AND b.status = 'ROLLED_BACK' AND {state} IS DISTINCT FROM 'ROLLED_BACK'
 """)
+_UNSAID = Options(feed="adopted")
 _FEED = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -126,10 +128,12 @@ class History:
     Attributes:
         relation: The table.
         options: Its columns by their meaning, words and feed, all of them.
+        is_text: Whether it had a `batch_id` of a text type.
     """
 
     relation: Relation
     options: Options
+    is_text: bool
 
     @property
     def job_id(self) -> str:
@@ -151,6 +155,7 @@ def read_history(connection: Connection, relation: Relation, options: Options) -
     Raises:
         AdoptionError: A column is missing or of a wrong type, or a word or the feed cannot be used.
     """
+    options = options.over(_UNSAID)
     types: dict[str, str] = dict(connection.execute(_COLUMNS, (relation.oid,)).fetchall())
     problems = [*_problems(options, types)]
     columns = {
@@ -183,7 +188,8 @@ def read_history(connection: Connection, relation: Relation, options: Options) -
         )
         raise AdoptionError(message)
     found = {meaning: name for meaning, name in columns.items() if name is not None}
-    return History(relation, Options(found, _normal(options.states), options.feed))
+    is_text = types.get(BATCH_ID, "uuid") != "uuid"
+    return History(relation, Options(found, _normal(options.states), options.feed), is_text)
 
 
 def unknown_words(connection: Connection, history: History) -> list[str]:
@@ -285,7 +291,7 @@ def _parts(history: History) -> dict[str, sql.Composable]:
         "undone": _TIME.format(given["rolled_back_at"]),
         "job_id": sql.Identifier(columns["job_id"]),
         "table": history.relation.identifier,
-        "batch_id": sql.Identifier(BATCH_ID),
+        "id": (_ID_OF_TEXT if history.is_text else _ID).format(sql.Identifier(BATCH_ID)),
         "word": word,
         "state": _STATE.format(rolled_back=rolled_back, word=word, states=states),
     }

@@ -69,12 +69,20 @@ class Options:
     Attributes:
         columns: Its column for each meaning: job_id, status, started_at ...
         states: State of the ledger for each of its words, in lower case, beyond those known.
-        feed: Feed of the batches that are taken over.
+        feed: Feed of the batches that are taken over; empty where nothing was said of it.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
-    feed: str = "adopted"
+    feed: str = ""
+
+    def over(self, before: Options) -> Options:
+        """Say what holds where more is said than before."""
+        return Options(
+            {**before.columns, **self.columns},
+            {**before.states, **self.states},
+            self.feed or before.feed,
+        )
 
 
 @dataclass(frozen=True)

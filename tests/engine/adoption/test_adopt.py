@@ -24,6 +24,7 @@ from tests.engine.adoption.support import QUICK, column_type, indexes, writing
 if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection, Database
 
+NOTHING = Options()
 NAMESPACE = uuid.UUID("143bae25-27d1-562e-91b2-0fefd4ff2eb2")
 HISTORY = """
 CREATE TABLE import_history (
@@ -49,7 +50,7 @@ ORDER BY 1
 """
 
 
-def go(database: Database, options: Options | None = None) -> Adopted:
+def go(database: Database, options: Options = NOTHING) -> Adopted:
     return adopt(database, "public.import_history", options, by="a test", pace=QUICK)
 
 
@@ -103,7 +104,7 @@ def test_a_history_is_adopted_and_given_back(database: Database, db: Connection)
     assert standings(db) == ()
 
 
-def test_the_seed_s_own_batch_id_is_recognised(database: Database, db: Connection) -> None:
+def test_a_batch_id_that_is_complete_is_recognised(database: Database, db: Connection) -> None:
     """Given a varchar(100) batch id, filled, unique and not null, only the trigger is new."""
     db.execute(HISTORY)
     db.execute(
@@ -251,7 +252,10 @@ def test_columns_and_words_are_mapped_and_remembered(database18: Database) -> No
             ("inventory/users", 3, "3", "PARTIAL_SUCCESS"),
         ]
         db.execute("INSERT INTO import_history VALUES (4, 'gut', '2024-01-04', 'users')")
-        assert go(database18).batches == 1
+        db.execute("INSERT INTO import_history VALUES (5, 'bald', '2024-01-05', 'users')")
+        with pytest.raises(AdoptionError, match="bald"):
+            go(database18)
+        assert go(database18, Options(states={"bald": "IN_PROGRESS"})).batches == 1
         assert batches.find(db, "inventory/users").attempt == 4
 
 
