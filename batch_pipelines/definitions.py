@@ -11,7 +11,7 @@ from assets import feed_assets
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
-from batch_pipelines.jobs import feed_job, replay_job
+from batch_pipelines.jobs import feed_job, replay_job, rollback_job
 from batch_pipelines.sensors import landing_sensor
 from resources.batches import batches_resource
 
@@ -52,7 +52,10 @@ def build_defs(
         assets = [asset for feed in chosen for asset in feed_assets(feed)]
     return dg.Definitions(
         assets=assets,
-        jobs=[make(feed) for feed in chosen for make in (feed_job, replay_job)],
+        jobs=[
+            *(make(feed) for feed in chosen for make in (feed_job, replay_job)),
+            rollback_job(),
+        ],
         sensors=[landing_sensor(feed) for feed in chosen],
         resources={"batches": batches_resource(load, progress), **(resource_overrides or {})},
         executor=dg.in_process_executor,

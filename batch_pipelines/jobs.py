@@ -1,10 +1,12 @@
-"""Jobs: for each feed one that imports a partition, and one that replays what was set aside of it."""
+"""Jobs: for each feed one that imports and one that replays; and one that takes batches back."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import dagster as dg
+
+from assets.rollback import plan_op, rollback_config, rollback_op, verify_op
 
 if TYPE_CHECKING:
     from dagster import UnresolvedAssetJobDefinition
@@ -49,3 +51,22 @@ def replay_job(feed: Feed) -> UnresolvedAssetJobDefinition:
         config={"ops": {f"{feed.feed}__bulk_write": {"config": {"replay": True}}}},
         tags={"batch-pipelines/feed": feed.feed},
     )
+
+
+def rollback_job() -> dg.JobDefinition:
+    """Make the job that takes batches back, of any feed.
+
+    Returns:
+        A job `rollback` with the ops plan, rollback and verify; without more said, a dry run.
+    """
+
+    @dg.job(
+        name="rollback",
+        description="Takes published batches back, exactly. The default is a dry run: only the plan.",
+        config=rollback_config,
+        executor_def=dg.in_process_executor,
+    )
+    def _rollback() -> None:
+        verify_op(rollback_op.alias("rollback")(plan_op()))
+
+    return _rollback

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.postgres.migrate import require_current
@@ -95,6 +96,10 @@ class Batches:
                     progress=self.progress,
                 ),
             )
+
+    def feeds(self) -> dict[str, Feed]:
+        """Read the feeds by name, as their files are now."""
+        return load_feeds(self.settings.feeds)
 
     def close(self) -> None:
         """Release every lease."""

@@ -9,7 +9,7 @@ import typer
 
 from batch_pipelines.cli.show import Json, print_changes, print_json, print_table, say
 from batch_pipelines.engine.ledger import batches as ledger
-from batch_pipelines.engine.ledger import files, proofs
+from batch_pipelines.engine.ledger import files, proofs, rollbacks
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.ledger import signatures as feed_signatures
 from batch_pipelines.engine.postgres.database import open_database
@@ -84,12 +84,14 @@ def show(
         reasons = quarantine.summary(connection, found.batch_id)
         validations = proofs.validations(connection, found.batch_id)
         archive = proofs.archive(connection, found.batch_id)
+        taken_back = rollbacks.of_batch(connection, found.batch_id)
     if json:
         print_json({
             "batch": found, "runs": runs, "stages": stages, "files": staged,
             "checksums": checksums, "tables": tables, "signatures": signatures,
             "signature_events": events, "rejects": reasons,
             "validations": validations, "archive": archive, "last_attempt": last,
+            "rollback": taken_back,
             "next": next_command(found, archived=archive is not None),
         })  # fmt: skip
         return
@@ -102,6 +104,7 @@ def show(
         say(f"{again} is a duplicate of this batch, {_standing(found)}")
     if found.error_details:
         say(f"why: {found.error_details}")
+    _print_rollback(found, taken_back)
     print_table(
         "Stages",
         ["stage", "state", "started", "seconds"],
@@ -186,6 +189,23 @@ def print_reasons(reasons: Sequence[RejectCount]) -> None:
         )  # fmt: skip
     if len(reasons) > _REASONS:
         say(f"and {len(reasons) - _REASONS:,} more reasons")
+
+
+def _print_rollback(batch: Batch, tables: Sequence[rollbacks.TableRollback]) -> None:
+    """Say that a batch was rolled back, or until when it can be."""
+    if batch.rolled_back_at is None:
+        until = _time(batch.rollback_possible_until)
+        if batch.status in ledger.IN_FORCE:
+            say("it can be rolled back" + (f" until {until}" if until else ""))
+        return
+    when = _time(batch.rolled_back_at)
+    say(f"rolled back {when} by {batch.rolled_back_by}: {batch.rollback_reason}")
+    print_table(
+        "Rollback",
+        ["table", "deleted", "restored", "reinstated", "owned", "kept", "differing"],
+        [[t.target_table, t.deleted, t.restored, t.reinstated, t.owned, t.kept, t.differing]
+         for t in tables],
+    )  # fmt: skip
 
 
 def _print_signatures(signatures: Sequence[proofs.Signature], tables: int) -> None:

@@ -33,6 +33,7 @@ _COLOURS = {
     "UNVERIFIED": "yellow",
     "FAILED": "red",
     "VALIDATION_FAILED": "red",
+    "ROLLED_BACK": "magenta",
 }
 
 

@@ -116,6 +116,7 @@ class Column:
         not_null: Whether it refuses nulls.
         has_default: Whether an absent value gets a default or an identity.
         computed: Whether PostgreSQL alone writes it (generated, identity ALWAYS).
+        generated: Whether it is an expression over the row's other columns.
         max_length: Characters a varchar(n) takes, else None.
         second_digits: Digits behind the second that a time(n) or timestamp(n) takes, else None.
         default_sql: The expression of its default, as PostgreSQL writes it, or None.
@@ -131,6 +132,7 @@ class Column:
     max_length: int | None = None
     second_digits: int | None = None
     default_sql: str | None = None
+    generated: bool = False
 
 
 @dataclass(frozen=True)
@@ -244,12 +246,12 @@ class TableInfo:
         return next(column for column in self.columns if column.name == name)
 
 
-def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
+def read_table(connection: Connection, feed: Feed | None, full_name: str) -> TableInfo:
     """Read a target table's catalog.
 
     Args:
         connection: A connection to the target database.
-        feed: The feed that names the table, for messages.
+        feed: The feed that names the table, for messages; None where it may be gone.
         full_name: The table's name as in `public.flights`.
 
     Returns:
@@ -259,10 +261,11 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
         FeedError: There is no such table, or it has no stamp column.
     """
     schema, name = full_name.split(".")
+    whose = "" if feed is None else f"Feed {feed.feed}: "
     row = connection.execute(_TABLE, (schema, name)).fetchone()
     if row is None:
         message = (
-            f"Feed {feed.feed}: there is no table {full_name}. Create it, correct `table:` in the "
+            f"{whose}there is no table {full_name}. Create it, correct `table:` in the "
             "feed, or give the feed a `ddl:` file and run `batch-pipelines db upgrade`."
         )
         raise FeedError(message)
@@ -297,12 +300,13 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
                 typmod - 4 if type_oid == _VARCHAR and typmod > 0 else None,
                 typmod if type_oid in _TIMES and typmod >= 0 else None,
                 default_sql,
+                generated,
             )
         )
     if not stamped:
         quoted = row[1]
         message = (
-            f"Feed {feed.feed}: table {full_name} has no column {STAMP} of type uuid, so its rows "
+            f"{whose}table {full_name} has no column {STAMP} of type uuid, so its rows "
             f"could not be traced to a batch. Type `batch-pipelines db track {full_name}`, or add it: "
             f"ALTER TABLE {quoted} ADD COLUMN {STAMP} uuid; "
             f"CREATE INDEX CONCURRENTLY ON {quoted} ({STAMP});"
@@ -317,12 +321,7 @@ def read_table(connection: Connection, feed: Feed, full_name: str) -> TableInfo:
         for n, nulls_equal, predicate, parts in _rows(connection, _INDEXES, (oid,))
     )
     checks = tuple((n, e) for n, e in _rows(connection, _CHECKS, (oid,)))
-    foreign = [
-        ForeignKey(n, c, p, (cs, cn), (ps, pn), deleted, updated, tuple(cc), tuple(pc))
-        for n, c, p, cs, cn, ps, pn, deleted, updated, cc, pc in _rows(
-            connection, _FOREIGN_KEYS, {"oid": oid}
-        )
-    ]
+    foreign = _foreign_keys(connection, oid)
     return TableInfo(
         oid,
         schema,
@@ -371,6 +370,16 @@ def parents_first(infos: Iterable[TableInfo]) -> tuple[TableInfo, ...]:
         return tuple(tables[oid] for oid in graphlib.TopologicalSorter(graph).static_order())
     except graphlib.CycleError:
         return tuple(tables.values())
+
+
+def foreign_keys_to(connection: Connection, oid: int) -> tuple[ForeignKey, ...]:
+    """Read the foreign keys that refer to a table, its own included.
+
+    Args:
+        connection: A connection to the target database.
+        oid: OID of the table, which may have no stamp.
+    """
+    return tuple(key for key in _foreign_keys(connection, oid) if key.parent_oid == oid)
 
 
 def is_stamped(connection: Connection, full_name: str) -> bool:
@@ -445,6 +454,15 @@ def _take_on(table: TableInfo, unknown: Sequence[str], types: Mapping[str, str])
     return [
         f"To take it on, run `{statement};`.",
         "To load without it, write `contract: {extra_column: ignore}`.",
+    ]
+
+
+def _foreign_keys(connection: Connection, oid: int) -> list[ForeignKey]:
+    return [
+        ForeignKey(n, c, p, (cs, cn), (ps, pn), deleted, updated, tuple(cc), tuple(pc))
+        for n, c, p, cs, cn, ps, pn, deleted, updated, cc, pc in _rows(
+            connection, _FOREIGN_KEYS, {"oid": oid}
+        )
     ]
 
 

@@ -83,6 +83,10 @@ class ThresholdError(PublishError):
         self.reasons = reasons
 
 
+class RollbackError(BatchError):
+    """A batch cannot be taken back; nothing was changed."""
+
+
 class ValidationError(BatchError):
     """Published rows differ from their source."""
 

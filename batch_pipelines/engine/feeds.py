@@ -146,6 +146,8 @@ class Table(_Part):
             threshold), or `fail` the batch.
         contract: What becomes of other columns than before, where the feed's word is not meant.
         rules: What each of its rows must fulfil besides.
+        owned_children: Tables whose rows belong to the rows of this one that they refer to: where a
+            rollback takes such a row away, they go with it.
     """
 
     table: Annotated[str, pydantic.StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")] = (
@@ -175,6 +177,11 @@ class Table(_Part):
     )
     rules: tuple[Rule, ...] = pydantic.Field(
         default=(), description="what each row must fulfil besides the table's constraints"
+    )
+    owned_children: tuple[
+        Annotated[str, pydantic.StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")], ...
+    ] = pydantic.Field(
+        default=(), description="tables whose rows go with the rows of this one on a rollback"
     )
 
     @pydantic.field_validator("rules")
@@ -298,6 +305,29 @@ class Limits(_Part):
                 raise DeliveryError(message)
 
 
+class Rollback(_Part):
+    """How batches are taken back.
+
+    Attributes:
+        superseded_rows: Rows of a superseded batch, over all tables, up to which they are kept in the
+            ledger when a correction takes their place, so that the correction can be rolled back.
+        days: How long, in days, a batch can be rolled back; None for ever.
+        approval: Whether `one` person is enough, or a second one has to approve.
+    """
+
+    superseded_rows: int = pydantic.Field(
+        default=1_000_000, ge=0, description="most superseded rows that are kept to come back"
+    )
+    days: int | None = pydantic.Field(
+        default=None,
+        ge=1,
+        description="days for which a batch can be rolled back; always by default",
+    )
+    approval: Literal["one", "two"] = pydantic.Field(
+        default="one", description="how many people a rollback takes"
+    )
+
+
 class Feed(_Part):
     """One kind of import.
 
@@ -317,6 +347,7 @@ class Feed(_Part):
             a delivery of its own (`partition`).
         ddl: SQL file beside the feed file that creates its tables where they are missing.
         owners: Who answers for the feed: e-mail addresses or `team:NAME`.
+        rollback: How its batches are taken back.
     """
 
     feed: Word = pydantic.Field(description="name of the feed")
@@ -344,6 +375,9 @@ class Feed(_Part):
     )
     ddl: str | None = pydantic.Field(default=None, description="SQL file that creates the tables")
     owners: tuple[str, ...] = pydantic.Field(default=(), description="e-mail or team:NAME")
+    rollback: Rollback = pydantic.Field(
+        default=Rollback(), description="how its batches are taken back"
+    )
 
     @pydantic.field_validator("owners")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 
 # PostgreSQL has no SHA-1 without an extension, which version 5 of a UUID takes (RFC 9562, section 5.5),
 # and not every role may create one. Ids are short and few, so that a loop in PL/pgSQL does.

@@ -53,6 +53,10 @@ class Batch:
     completed_at: dt.datetime | None
     superseded_by: str | None
     error_details: str | None
+    rolled_back_at: dt.datetime | None
+    rolled_back_by: str | None
+    rollback_reason: str | None
+    rollback_possible_until: dt.datetime | None
 
     @property
     def name(self) -> str:
@@ -77,7 +81,8 @@ SELECT batch_id::text, job_id, adopted_from,
        feed, feed_version, partition_key, status, attempt, identity,
        duplicate_of::text, fingerprint, requested_by, correlation_id, source_records,
        written_records, rejected_records, skipped_records, started_at, published_at, completed_at,
-       superseded_by::text, error_details
+       superseded_by::text, error_details, rolled_back_at, rolled_back_by, rollback_reason,
+       rollback_possible_until
 FROM batch_audit.import_history
 """
 _BY_ID = _BATCH + "WHERE batch_id = %s"
@@ -153,6 +158,7 @@ _COUNTED = "UPDATE batch_audit.import_history SET source_records = %s WHERE batc
 _REPLAYED = """
 UPDATE batch_audit.import_history
 SET status = 'PUBLISHED', written_records = written_records + %(loaded)s,
+    published_xids = published_xids || pg_current_xact_id(),
     rejected_records = rejected_records - %(loaded)s, error_details = NULL, completed_at = NULL
 WHERE batch_id = %(batch_id)s
 """
@@ -168,11 +174,13 @@ _REJECTED = "UPDATE batch_audit.import_history SET rejected_records = %s WHERE b
 _PUBLISHED = """
 UPDATE batch_audit.import_history
 SET status = 'PUBLISHED', published_at = clock_timestamp(), written_records = %s,
-    rejected_records = %s, skipped_records = %s, error_details = NULL, completed_at = NULL
+    rejected_records = %s, skipped_records = %s, error_details = NULL, completed_at = NULL,
+    published_xids = ARRAY[pg_current_xact_id()]
 WHERE batch_id = %s
 """
 _SUPERSEDED = """
-UPDATE batch_audit.import_history SET status = 'SUPERSEDED', superseded_by = %s WHERE batch_id = %s
+UPDATE batch_audit.import_history
+SET status_before = status, status = 'SUPERSEDED', superseded_by = %s WHERE batch_id = %s
 """
 _VALIDATED = """
 UPDATE batch_audit.import_history
@@ -251,6 +259,7 @@ def imagined(feed: Feed, key: str, run_id: str) -> Batch:
         requested_by="", correlation_id=run_id, source_records=None, written_records=None,
         rejected_records=None, skipped_records=None, started_at=dt.datetime.now(dt.UTC),
         published_at=None, completed_at=None, superseded_by=None, error_details=None,
+        rolled_back_at=None, rolled_back_by=None, rollback_reason=None, rollback_possible_until=None,
     )  # fmt: skip
 
 

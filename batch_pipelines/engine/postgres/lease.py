@@ -73,6 +73,10 @@ WHERE feed = %s AND partition_key = %s AND token = %s
 _HOLD = """
 SELECT token FROM batch_audit.batch_lease WHERE feed = %s AND partition_key = %s FOR UPDATE
 """
+_SEIZE = "SELECT pg_try_advisory_xact_lock(%s, %s)"
+_FENCE_OFF = """
+UPDATE batch_audit.batch_lease SET token = token + 1 WHERE feed = %s AND partition_key = %s
+"""
 _FENCE = """
 SELECT token = %s AND released_at IS NULL AND expires_at > clock_timestamp()
 FROM batch_audit.batch_lease WHERE feed = %s AND partition_key = %s FOR UPDATE
@@ -265,6 +269,36 @@ def acquire(
     except BaseException:
         connection.close()
         raise
+
+
+def seize(
+    connection: Connection,
+    feed: str,
+    key: str,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Hold a partition until the end of a transaction, which does all of its work by itself.
+
+    Nobody gets the lease meanwhile; and a run that lost it without noticing can write nothing more.
+
+    Args:
+        connection: A connection inside the transaction.
+        feed: Name of the feed.
+        key: Partition key.
+        sleep: Waits so many seconds.
+        clock: Tells seconds, from any start.
+
+    Raises:
+        BusyError: A live run holds the lease; it is named.
+    """
+    deadline = clock() + _GRACE_SECONDS
+    while not _one(connection, _SEIZE, (LEASE_LOCK_CLASS, _lock_key(feed, key)))[0]:
+        if clock() > deadline:
+            raise BusyError(_who(feed, key, connection.execute(_READ, (feed, key)).fetchone()))
+        sleep(_POLL_SECONDS)
+    connection.execute(_FENCE_OFF, (feed, key))
 
 
 def _one(

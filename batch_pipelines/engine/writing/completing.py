@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP
+from batch_pipelines.engine.images import as_json
 from batch_pipelines.engine.writing.copying import GROUP, PLACE
 
 if TYPE_CHECKING:
@@ -99,16 +100,6 @@ def signature_of(staged: Staged) -> sql.Composable:
 def same_key(key: Iterable[str]) -> sql.Composed:
     """Say of a row `t` of the table and a staged row `s` that they have the same key."""
     return sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(sql.Identifier(n)) for n in key)
-
-
-def as_json(row: str, columns: Iterable[str]) -> sql.Composed:
-    """Give columns of a row as JSON, as images and their keys are kept."""
-    # Not jsonb_build_object, which takes no more than fifty pairs.
-    chosen = [*columns]
-    values = [sql.SQL("{}.{}::text").format(sql.SQL(row), sql.Identifier(n)) for n in chosen]
-    return sql.SQL("jsonb_object({}::text[], ARRAY[{}]::text[])").format(
-        sql.Literal(chosen), sql.SQL(", ").join(values)
-    )
 
 
 def _value(column: Column, superseded: str | None) -> sql.Composed:

@@ -25,6 +25,7 @@ from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.reading.prefetch import prefetched
 from batch_pipelines.engine.writing.copying import copy_stamped, statements_for
 from batch_pipelines.engine.writing.inserting import Policy, signature
+from batch_pipelines.engine.writing.keeping import keep_superseded, record_whole
 from batch_pipelines.engine.writing.proof import Proof
 from batch_pipelines.engine.writing.ruling import broken_rules, refuse_broken
 from batch_pipelines.engine.writing.settling import settled
@@ -200,6 +201,7 @@ def publish_directly(
 
     with settled(connection, publication.work.database, commit=publication.is_real):
         began = _lock(connection, publication)
+        keep_superseded(connection, publication)
         written = [write(source) for source in publication.sources]
         return _finish(connection, publication, rejects, written, {}, began)
 
@@ -227,6 +229,7 @@ def publish_staged(
     """
     with settled(connection, publication.work.database, commit=publication.is_real):
         began = _lock(connection, publication)
+        keep_superseded(connection, publication)
         replaced = publication.replaced(connection)
         before = _before(connection, publication)
         written = [
@@ -377,6 +380,7 @@ def _finish(
     balances += [_farewell(t, removed.get(t.full_name, 0)) for t in publication.retired]
     if not publication.is_real:
         return tuple(balances)
+    record_whole(connection, publication)
     chunks = [chunk for each in written for chunk in each.proof.chunks]
     written_alike = [
         replace(own, fallback=publication.bisected.get(own.target_table, 0) > 0)

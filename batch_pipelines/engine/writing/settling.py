@@ -22,7 +22,13 @@ _SETTLE_PAUSE = 0.5
 
 
 @contextmanager
-def settled(connection: Connection, database: Database, *, commit: bool = True) -> Iterator[None]:
+def settled(
+    connection: Connection,
+    database: Database,
+    *,
+    commit: bool = True,
+    purpose: str = "bulk_write",
+) -> Iterator[None]:
     """A transaction whose COMMIT counts even when its answer is lost on the way.
 
     `pg_xact_status` of PostgreSQL tells afterwards what became of a transaction, by its id.
@@ -31,6 +37,7 @@ def settled(connection: Connection, database: Database, *, commit: bool = True) 
         connection: A connection in autocommit mode.
         database: Where to ask over another one.
         commit: Whether it ends so, or is rolled back whatever happens.
+        purpose: First part of the names of its failpoints.
 
     Yields:
         Nothing.
@@ -45,14 +52,14 @@ def settled(connection: Connection, database: Database, *, commit: bool = True) 
         if not commit:
             connection.execute("ROLLBACK")
             return
-        failpoint("bulk_write.before_commit", connection)
+        failpoint(f"{purpose}.before_commit", connection)
     except BaseException:
         if not connection.closed:
             connection.rollback()
         raise
     try:
         connection.execute("COMMIT")
-        failpoint("bulk_write.after_commit", connection)
+        failpoint(f"{purpose}.after_commit", connection)
     except psycopg.OperationalError:
         connection.close()
         if row is None or not _committed(database, str(row[0])):

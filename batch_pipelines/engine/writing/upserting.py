@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP
-from batch_pipelines.engine.writing.completing import as_json, complete, same_key, signature_of
+from batch_pipelines.engine.images import as_json
+from batch_pipelines.engine.writing.completing import complete, same_key, signature_of
 from batch_pipelines.engine.writing.inserting import signature
 from batch_pipelines.engine.writing.superseding import Put, changes, remove_missing
 
@@ -44,15 +45,18 @@ LEFT JOIN batch_audit.row_before_image i
     ON i.batch_id = {old} AND i.target_table = {name} AND i.row_key = {row_key}
 """)
 # A row that the superseded batch wrote has no image of its own time: its image, if any, is the earlier
-# one's, and that is inherited below.
+# one's, and that is inherited below. One that another batch has overwritten since stays that batch's
+# to take back, through the superseded one's image.
 _KEEP_IMAGES = sql.SQL("""
-INSERT INTO batch_audit.row_before_image (batch_id, target_table, row_key, image, previous_batch_id)
-SELECT {new}, {name}, {row_key}, {image}, t.{stamp}
+INSERT INTO batch_audit.row_before_image (batch_id, target_table, row_key, image, previous_batch_id,
+    row_xmin)
+SELECT {new}, {name}, {row_key}, {image}, t.{stamp}, t.xmin
 FROM {table} t JOIN {staged} s ON {same_key} WHERE (t.{stamp} = {old}) IS NOT TRUE
 """)
 _INHERIT_IMAGES = sql.SQL("""
 UPDATE batch_audit.row_before_image i SET batch_id = {new}
-FROM {staged} s WHERE i.batch_id = {old} AND i.target_table = {name} AND i.row_key = {row_key_s}
+FROM {staged} s JOIN {table} t ON {same_key}
+WHERE i.batch_id = {old} AND i.target_table = {name} AND i.row_key = {row_key_s} AND t.{stamp} = {old}
 """)
 _RESTORE = sql.SQL("""
 UPDATE {table} t SET {restored}, {stamp} = i.previous_batch_id
