@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.rejects import RejectCount
+    from batch_pipelines.engine.ledger.verifications import Difference
 
 MEGABYTE = 1_000_000
-# Reasons for rejects that are shown; the command line has all of them.
-_REASONS = 20
+# Reasons for rejects, and differing rows, that are shown; the command line has more of them.
+_REASONS = _ROWS = 20
 Cell = str | float | int | bool | None
 
 
@@ -122,4 +123,25 @@ def reject_reasons(rejects: Iterable[RejectCount]) -> dg.MetadataValue:
             "records": each.records,
         }
         for each in itertools.islice(rejects, _REASONS)
+    )
+
+
+def differing_rows(details: Iterable[Difference]) -> dg.MetadataValue:
+    """Show which rows differ from what was loaded, without any value of theirs but the key.
+
+    Args:
+        details: The rows by name.
+
+    Returns:
+        Metadata.
+    """
+    return table(
+        {
+            "row is": each.kind,
+            "key": None if each.key is None else ", ".join(f"{k}={v}" for k, v in each.key.items()),
+            "file": each.file_name,
+            "record": each.record,
+            "columns": None if each.columns is None else ", ".join(each.columns),
+        }
+        for each in itertools.islice(details, _ROWS)
     )

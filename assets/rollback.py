@@ -95,7 +95,7 @@ def rollback_op(
 
 
 @dg.op(name="verify", description="Whether the tables are as if the batches had never been.")
-def verify_op(
+def verify_rollback_op(
     context: dg.OpExecutionContext,
     config: RollbackConfig,
     batches: dg.ResourceParam[Batches],

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from assets.common import Cell, batch_metadata, stage_asset, table
+from assets.common import Cell, batch_metadata, differing_rows, stage_asset, table
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger.proofs import Check, TableValidation
 from batch_pipelines.engine.validate import require_valid, validate
@@ -95,7 +95,11 @@ def _results(
             # A check that could not be made is no success, but no proof of damage either.
             severity=dg.AssetCheckSeverity.ERROR if checks else dg.AssetCheckSeverity.WARN,
             # Dagster shows a check's last result without its partition.
-            metadata={"partition": dg.MetadataValue.text(key), **_check_metadata(checks)},
+            metadata={
+                "partition": dg.MetadataValue.text(key),
+                **_check_metadata(checks),
+                **_row_metadata(checks, found),
+            },
         )
 
 
@@ -110,6 +114,22 @@ def _check_metadata(checks: Sequence[Check]) -> dict[str, dg.MetadataValue]:
             for c in shown
         ),
         "sql": dg.MetadataValue.md(f"```sql\n{shown[0].sql}\n```"),
+    }
+
+
+def _row_metadata(
+    checks: Sequence[Check], found: TableValidation | None
+) -> dict[str, dg.MetadataValue]:
+    """Show the rows that differ beside the checks that failed for them; no values."""
+    if found is None or found.rows is None or all(check.status == "SUCCESS" for check in checks):
+        return {}
+    rows = found.rows
+    return {
+        "only in the source": dg.MetadataValue.int(rows.src_extras),
+        "only in the table": dg.MetadataValue.int(rows.tgt_extras),
+        "mismatches": dg.MetadataValue.int(rows.mismatches),
+        "matches": dg.MetadataValue.int(rows.matches),
+        "rows that differ": differing_rows(rows.details),
     }
 
 

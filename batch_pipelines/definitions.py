@@ -11,7 +11,8 @@ from assets import feed_assets
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
-from batch_pipelines.jobs import feed_job, replay_job, rollback_job
+from batch_pipelines.jobs import feed_job, replay_job, rollback_job, verify_job
+from batch_pipelines.schedules import verify_schedule
 from batch_pipelines.sensors import landing_sensor
 from resources.batches import batches_resource
 
@@ -39,7 +40,7 @@ def build_defs(
         resource_overrides: Resources to use in place of the usual ones, by name.
 
     Returns:
-        Assets, jobs and sensors of all feeds, and their resources.
+        Assets, jobs, schedules and sensors of all feeds, and their resources.
 
     Raises:
         FeedError: A feed file is wrong.
@@ -50,12 +51,15 @@ def build_defs(
         # BackfillPolicy is beta in Dagster 1.13; that it may change is caught by its pinned version.
         warnings.simplefilter("ignore", dg.BetaWarning)
         assets = [asset for feed in chosen for asset in feed_assets(feed)]
+    verify = verify_job({feed.feed: feed for feed in chosen})
     return dg.Definitions(
         assets=assets,
         jobs=[
             *(make(feed) for feed in chosen for make in (feed_job, replay_job)),
             rollback_job(),
+            verify,
         ],
+        schedules=[verify_schedule(verify)],
         sensors=[landing_sensor(feed) for feed in chosen],
         resources={"batches": batches_resource(load, progress), **(resource_overrides or {})},
         executor=dg.in_process_executor,

@@ -1,4 +1,4 @@
-"""Jobs: for each feed one that imports and one that replays; and one that takes batches back."""
+"""Jobs: for each feed one that imports and one that replays; and for all, taking back and verifying."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.rollback import plan_op, rollback_config, rollback_op, verify_op
+from assets.rollback import plan_op, rollback_config, rollback_op, verify_rollback_op
+from assets.verify import verify_op
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dagster import UnresolvedAssetJobDefinition
 
     from batch_pipelines.engine.feeds import Feed
@@ -67,6 +70,30 @@ def rollback_job() -> dg.JobDefinition:
         executor_def=dg.in_process_executor,
     )
     def _rollback() -> None:
-        verify_op(rollback_op.alias("rollback")(plan_op()))
+        verify_rollback_op(rollback_op.alias("rollback")(plan_op()))
 
     return _rollback
+
+
+def verify_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:
+    """Make the job that proves batches again.
+
+    Args:
+        feeds: The feeds by name.
+
+    Returns:
+        A job `verify_batches`; it fails where rows differ.
+    """
+    verify = verify_op(feeds)
+
+    @dg.job(
+        name="verify_batches",
+        description="Proves batches again, against the tables of today.",
+        executor_def=dg.in_process_executor,
+        # What differs differs the next time, too.
+        tags={"dagster/retry_on_asset_or_op_failure": "false"},
+    )
+    def _verify_batches() -> None:
+        verify()
+
+    return _verify_batches

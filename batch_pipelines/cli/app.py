@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from batch_pipelines.cli import batches, db, dev, feeds, imports, rejects, rollback
+from batch_pipelines.cli import batches, db, dev, feeds, imports, rejects, rollback, verify
 from batch_pipelines.cli.show import complain
 from batch_pipelines.engine.errors import BatchError, FeedError, SettingsError
 
@@ -27,6 +27,7 @@ app.command("show")(batches.show)
 app.command("rejects")(rejects.rejects)
 app.command("replay")(imports.replay)
 app.command("rollback")(rollback.rollback)
+app.command("verify")(verify.verify)
 app.command("dev")(dev.dev)
 
 

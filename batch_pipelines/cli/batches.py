@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from batch_pipelines.cli.differences import print_differences
 from batch_pipelines.cli.show import Json, print_changes, print_json, print_table, say
 from batch_pipelines.engine.ledger import batches as ledger
-from batch_pipelines.engine.ledger import files, proofs, rollbacks
+from batch_pipelines.engine.ledger import files, proofs, rollbacks, verifications
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.ledger import signatures as feed_signatures
 from batch_pipelines.engine.postgres.database import open_database
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.rejects import RejectCount
+    from batch_pipelines.engine.ledger.verifications import TableVerification
     from batch_pipelines.engine.postgres.database import Connection
 
 # Reasons for rejects that are listed.
@@ -83,6 +85,7 @@ def show(
         events = feed_signatures.events(connection, found.batch_id)
         reasons = quarantine.summary(connection, found.batch_id)
         validations = proofs.validations(connection, found.batch_id)
+        verified = verifications.newest(connection, found.batch_id)
         archive = proofs.archive(connection, found.batch_id)
         taken_back = rollbacks.of_batch(connection, found.batch_id)
     if json:
@@ -90,8 +93,8 @@ def show(
             "batch": found, "runs": runs, "stages": stages, "files": staged,
             "checksums": checksums, "tables": tables, "signatures": signatures,
             "signature_events": events, "rejects": reasons,
-            "validations": validations, "archive": archive, "last_attempt": last,
-            "rollback": taken_back,
+            "validations": validations, "verifications": verified,
+            "archive": archive, "last_attempt": last, "rollback": taken_back,
             "next": next_command(found, archived=archive is not None),
         })  # fmt: skip
         return
@@ -132,14 +135,8 @@ def show(
     _print_events(events)
     print_reasons(reasons)
     for validation in validations:
-        failed = [check for check in validation.checks if check.status != "SUCCESS"]
-        say(f"{validation.target_table}: {len(validation.checks)} checks, {len(failed)} failed")
-        if failed:
-            print_table(
-                "Failed checks",
-                ["check", "expected", "actual", "sql"],
-                [[c.name, c.expected, c.actual, c.sql] for c in failed],
-            )
+        _print_validation(validation)
+    _print_verified(verified)
     if archive is not None:
         say(
             f"Bag: {archive.bag_path} ({archive.payload_files} files, {archive.payload_bytes:,} bytes)"
@@ -223,6 +220,26 @@ def _print_signatures(signatures: Sequence[proofs.Signature], tables: int) -> No
 def _print_events(events: Sequence[feed_signatures.SignatureEvent]) -> None:
     for event in events:
         print_changes(str(event), event.changes)
+
+
+def _print_validation(validation: proofs.TableValidation) -> None:
+    """Print what validation found in a table, all of it where something failed."""
+    failed = [check for check in validation.checks if check.status != "SUCCESS"]
+    say(f"{validation.target_table}: {len(validation.checks)} checks, {len(failed)} failed")
+    if failed:
+        print_table(
+            "Failed checks",
+            ["check", "expected", "actual", "sql"],
+            [[c.name, c.expected, c.actual, c.sql] for c in failed],
+        )
+    if rows := validation.rows:
+        print_differences(rows.details, rows.src_extras + rows.tgt_extras + rows.mismatches)
+
+
+def _print_verified(found: Sequence[TableVerification]) -> None:
+    """Print when the rows were last proven again, if ever."""
+    for each in found:
+        say(f"{each.target_table}: verified {_time(each.started_at)}: {each.status}")
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def archive(connection: Connection, work: Work) -> ArchiveResult:
 def _archive(connection: Connection, work: Work, batch: Batch) -> ArchiveRecord:
     folder = work.settings.archive / batch.feed / batch.partition_key
     # A bag is never changed: what a replay has loaded since goes into another one.
-    replays = rejects.replays(connection, batch.batch_id)
+    replays = len(rejects.replays(connection, batch.batch_id))
     bag = folder / (f"{batch.batch_id}.replay-{replays}" if replays else batch.batch_id)
     # A run that hangs here may wake up while the one that took over writes its own.
     unfinished = folder / f".{batch.batch_id}.{work.lease.token}.unfinished"

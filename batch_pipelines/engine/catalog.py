@@ -388,6 +388,21 @@ def is_stamped(connection: Connection, full_name: str) -> bool:
     return row is not None
 
 
+def primary_key(connection: Connection, full_name: str) -> tuple[str, ...]:
+    """Read the columns of a table's primary key.
+
+    Args:
+        connection: A connection.
+        full_name: The table's name with schema; it is there.
+
+    Returns:
+        Their names in the key's order; none where there is no key.
+    """
+    oid = _rows(connection, _TABLE, tuple(full_name.split(".")))[0][0]
+    found = [names for primary, _, names, *_ in _rows(connection, _UNIQUE, (oid,)) if primary]
+    return tuple(found[0]) if found else ()
+
+
 def match_columns(
     table: TableInfo,
     names: Sequence[str],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import crc32c
 
+from batch_pipelines.engine.digests.crc import joined
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, files
@@ -102,7 +103,7 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
         form = work.feed.form_of(file.target_table)
         # What is read as it was delivered is counted on the way.
         scan = scan_of(form, file.format) if is_plain(folder, file, form) else None
-        found += _read(path, file, seen, scan)
+        found += read_file(path, file, seen, scan)
         if all(c.status == "valid" for c in found):
             plain = unpacking.readable(file)
             counts[file.file_name] = (
@@ -129,17 +130,28 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
         batches.record_source_records(connection, batch.batch_id, sum(counts.values()))
 
 
-def _read(
+def read_file(
     path: Path, file: ImportFile, seen: Mapping[str, int], scan: CsvScan | LineScan | None
 ) -> Iterator[Checksum]:
-    """Read a staged file once: chunks against ingest, the file against ingest and sender."""
+    """Read a staged file once: chunks against ingest, the file against ingest and sender.
+
+    Args:
+        path: The staged copy.
+        file: What ingest and the sender say of it.
+        seen: CRC32C of each chunk as ingest saw it, by its name.
+        scan: Is fed what is read, to count its records; or None.
+
+    Yields:
+        The checksums: of chunks that ingest saw, and of the file.
+    """
     crc = size = 0
     began = time.perf_counter()
     with path.open("rb") as reading:
         while chunk := failpoint("checksum.read", reading.read(files.CHUNK_BYTES)):
             started = time.perf_counter()
-            crc = crc32c.crc32c(chunk, crc)
+            # Each byte is gone over once: the chunks' checksums give the file's.
             own = crc32c.crc32c(chunk)
+            crc = joined(crc, own, len(chunk)) if size else own
             took = time.perf_counter() - started
             if scan is not None:
                 scan.feed(chunk)

@@ -91,6 +91,10 @@ class ValidationError(BatchError):
     """Published rows differ from their source."""
 
 
+class VerificationError(BatchError):
+    """Rows of old batches are no longer what was recorded of them."""
+
+
 class ArchiveError(BatchError):
     """A bag could not be written, or did not read back equal."""
 

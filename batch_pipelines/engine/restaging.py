@@ -49,7 +49,7 @@ def restage(connection: Connection, work: Work, batch: Batch) -> None:
     unfinished.mkdir(parents=True)
     for file in staged:
         packed = bag / "source" / f"{file.file_name}.zst"
-        if _unpack(packed, unfinished / file.file_name) != file.sha256:
+        if unpack(packed, unfinished / file.file_name) != file.sha256:
             message = (
                 f"{packed}: gone, or does not unpack to what was loaded. "
                 "Import the partition again with --force."
@@ -59,8 +59,16 @@ def restage(connection: Connection, work: Work, batch: Batch) -> None:
     unfinished.rename(source)
 
 
-def _unpack(packed: Path, target: Path) -> str | None:
-    """Unpack a file; return its SHA-256, or None where it cannot be unpacked."""
+def unpack(packed: Path, target: Path) -> str | None:
+    """Unpack a file of a bag.
+
+    Args:
+        packed: The file.
+        target: What it becomes.
+
+    Returns:
+        The SHA-256 of what it holds, in hex; None where it is gone or cannot be unpacked.
+    """
     digest = hashlib.sha256()
     try:
         with packed.open("rb") as reading, target.open("wb") as writing:

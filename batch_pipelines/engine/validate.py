@@ -1,11 +1,13 @@
 """Validate: from outside and after the fact, compare the committed rows with their source.
 
 Record counts, schema, key uniqueness and exact aggregates of every column, against a second reading of
-the source; each table in its own log entry, each check with its SQL, expected and actual value.
+the source; each table in its own log entry, each check with its SQL, expected and actual value. Where
+one fails, the rows that differ from what was loaded are named.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,17 +15,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import crc32c
+import psycopg
 from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP, read_tables
 from batch_pipelines.engine.errors import ValidationError
 from batch_pipelines.engine.ledger import batches, files, proofs, rejects
-from batch_pipelines.engine.ledger.proofs import Check, TableValidation
+from batch_pipelines.engine.ledger.proofs import Check, RowReport, TableValidation
 from batch_pipelines.engine.reading.aggregates import (
     SecondReader,
     target_aggregates,
     target_statement,
 )
+from batch_pipelines.engine.verification.naming import name_differences
+from batch_pipelines.engine.verification.rows import SNAPSHOT, batch_rows
 from batch_pipelines.engine.work import batch_for, explain, recorded
 from batch_pipelines.engine.writing.source import table_source
 from batch_pipelines.engine.writing.terms import before_validation
@@ -123,6 +128,8 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
             key = work.feed.table_named(table.full_name).upsert_key(table.primary_key)
             source = table_source(table, own, folder, form, route, loaded, key)
             found = _validate_table(connection, source, batch)
+            if found.status == "FAILED":
+                found = _with_rows(connection, work, batch, found)
         except Exception as error:
             proofs.abandon_validation(connection, log, explain(error))
             raise
@@ -172,6 +179,34 @@ def _validate_table(connection: Connection, source: TableSource, batch: Batch) -
     return TableValidation(
         source.table.full_name, int(counts.expected), int(counts.actual), tuple(checks)
     )
+
+
+def _with_rows(
+    connection: Connection, work: Work, batch: Batch, found: TableValidation
+) -> TableValidation:
+    """Add which rows differ from what was loaded; a verdict stands also where that cannot be told."""
+    tables = {each.target_table: each for each in proofs.tables(connection, batch.batch_id)}
+    recorded = tables[found.target_table]
+    try:
+        with connection.transaction():
+            connection.execute(SNAPSHOT)
+            rows, why = batch_rows(connection, batch, recorded)
+            named = name_differences(
+                connection, work.settings, work.feed, rows, recorded=recorded.stored > 0
+            )
+    except psycopg.Error as error:
+        if connection.broken:
+            raise
+        return dataclasses.replace(found, rows_exception=explain(error))
+    reasons = "; ".join(reason for reason in (why, named.exception) if reason) or None
+    differ = named.comparison
+    if differ is None:
+        return dataclasses.replace(found, rows_exception=reasons)
+    report = RowReport(
+        differ.missing, differ.added + differ.duplicated, differ.changed, differ.matches,
+        named.details,
+    )  # fmt: skip
+    return dataclasses.replace(found, rows=report, rows_exception=reasons)
 
 
 def _checks(

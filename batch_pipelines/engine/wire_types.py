@@ -7,6 +7,7 @@ module decides only what is in the list; it neither reads a catalog nor converts
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -17,6 +18,8 @@ NUMERIC: Final = 1700
 """OID of numeric, the one type here whose modifier decides whether and how it is carried."""
 
 _DECIMAL128_DIGITS: Final = 38  # what 128 bits hold; numeric itself goes on to 1000
+_MOST_DIGITS: Final = 1000
+_NUMERIC_NAME: Final = re.compile(rf"numeric\({_MOST_DIGITS},(\d+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,13 @@ class WireType:
     oid: int
     name: str
     arrow: pa.DataType
+
+    @property
+    def digested_as(self) -> str:
+        """The type to cast a value to for the same bytes; of a numeric only the scale is in them."""
+        if self.oid == NUMERIC:
+            return f"numeric({_MOST_DIGITS},{self.arrow.scale})"
+        return self.name
 
 
 _BY_OID: Final = MappingProxyType(
@@ -71,6 +81,21 @@ def wire_type(oid: int, typmod: int) -> WireType | None:
     if oid == NUMERIC:
         return _numeric(typmod)
     return _BY_OID.get(oid)
+
+
+def wire_type_digested_as(name: str) -> WireType | None:
+    """Look a type of the closed list up by what its values are cast to.
+
+    Args:
+        name: A `WireType.digested_as`.
+
+    Returns:
+        The type, a numeric with as many digits as are carried; None where there is none of that name.
+    """
+    if match := _NUMERIC_NAME.fullmatch(name):
+        arrow = pa.decimal128(_DECIMAL128_DIGITS, int(match[1]))
+        return WireType(NUMERIC, f"numeric({_DECIMAL128_DIGITS},{match[1]})", arrow)
+    return next((listed for listed in _BY_OID.values() if listed.name == name), None)
 
 
 def _numeric(typmod: int) -> WireType | None:

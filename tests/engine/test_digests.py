@@ -202,6 +202,12 @@ def test_shifting_adds_zero_bytes_and_takes_them_away_again(states: list[int], a
     assert crc.shift(moved, -amount).tolist() == states
 
 
+@given(first=st.binary(max_size=40), second=st.binary(max_size=40))
+def test_the_checksums_of_two_messages_give_that_of_both(first: bytes, second: bytes) -> None:
+    parts = crc32c.crc32c(first), crc32c.crc32c(second)
+    assert crc.joined(*parts, len(second)) == crc32c.crc32c(first + second)
+
+
 @given(pairs=st.lists(st.tuples(st.integers(0, crc.ALL_ONES), st.integers(-900, 900)), max_size=20))
 def test_shifting_each_state_by_its_own_amount(pairs: list[tuple[int, int]]) -> None:
     states = np.array([state for state, _ in pairs], np.uint32)
@@ -436,7 +442,7 @@ def connected(
 ) -> Iterator[psycopg.Connection[Any]]:
     """A connection with an empty table that has a column of every type, and one for the batch."""
     if request.param.startswith("read back"):
-        monkeypatch.setattr(digest_sql, "_HAS_CRC32C", 10**9)
+        monkeypatch.setattr(digest_sql, "HAS_CRC32C", 10**9)
     columns = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(each.name))
         for name, each in zip(COLUMNS, VALUES, strict=True)

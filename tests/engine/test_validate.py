@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -203,6 +204,49 @@ def test_rows_that_differ_are_found_and_shown_and_mending_them_is_enough(
     assert [status for status, *_ in log(site)] == ["FAILED", "SUCCESS"]
     assert {check.status for check in checks_of(site, batch).values()} == {"SUCCESS"}
     assert batches.stages(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
+
+
+def test_the_rows_that_differ_are_named(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = publish(site)
+    site.sql("UPDATE t SET c = 1, b = 'SECRET' WHERE a = 3; DELETE FROM t WHERE a IN (1, 5)")
+    site.sql("UPDATE t SET a = 20 WHERE a = 2")
+    with pytest.raises(ValidationError):
+        site.run(stages=["validate"])
+    (found,) = proofs.validations(site.connection, batch.batch_id)
+    assert found.rows is not None
+    rows = found.rows
+    assert (rows.src_extras, rows.tgt_extras, rows.mismatches, rows.matches) == (3, 1, 1, 2)
+    shown = [(d.kind, d.key, d.file_name, d.record, d.columns) for d in rows.details]
+    assert shown == [
+        ("changed", {"a": "3"}, "a.csv", 3, ["b", "c"]),
+        ("missing", {"a": "1"}, "a.csv", 1, None),
+        ("missing", {"a": "2"}, "a.csv", 2, None),
+        ("missing", {"a": "5"}, "b.csv", 1, None),
+        ("added", {"a": "20"}, None, None, None),
+    ]
+    counted = site.sql(
+        "SELECT src_extras, tgt_extras, mismatches, matches, jsonb_array_length(details)"
+        " FROM batch_audit.validation_summary"
+    )
+    assert counted == [(3, 1, 1, 2, 5)]
+    assert "SECRET" not in ledger_text(site)
+
+
+def test_a_verdict_stands_where_rows_cannot_be_named(site18: MakeSite) -> None:
+    site = site18(DDL)
+    batch = publish(site)
+    shutil.rmtree(site.settings.staging / batch.batch_id / "row_digests")
+    site.sql("DELETE FROM t WHERE a = 1")
+    with pytest.raises(ValidationError):
+        site.run(stages=["validate"])
+    (found,) = proofs.validations(site.connection, batch.batch_id)
+    assert (found.status, found.rows) == ("FAILED", None)
+    ((_, why, _),) = log(site)
+    assert why is not None
+    assert why.endswith(
+        f"; rows cannot be named: Batch {batch.batch_id} has no bag, and staging has nothing of it."
+    )
 
 
 def test_a_key_that_stands_twice_in_the_table_is_found(site18: MakeSite) -> None:

@@ -90,6 +90,20 @@ def states_of(messages: Iterable[memoryview]) -> States:
     return np.array(crcs, np.uint32) ^ np.uint32(ALL_ONES)
 
 
+def joined(first: int, second: int, length: int) -> int:
+    """Give the CRC32C of two messages one after the other; the inversions cancel out.
+
+    Args:
+        first: CRC32C of the first message.
+        second: CRC32C of the second.
+        length: Bytes of the second.
+
+    Returns:
+        CRC32C of both together.
+    """
+    return int(shift(np.array([first], np.uint32), length)[0]) ^ second
+
+
 def add_integers(states: States, values: Integers, distance: int, epoch: int = 0) -> None:
     """Xor into each message's state the contribution of a big-endian integer.
 

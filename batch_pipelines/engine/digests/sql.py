@@ -47,7 +47,8 @@ _DIGEST: Final = sql.SQL(
 
 _READ_BACK: Final = sql.SQL("COPY ({wire_rows}) TO STDOUT (FORMAT binary)")
 
-_HAS_CRC32C: Final = 180_000  # crc32c(bytea) came with PostgreSQL 18
+HAS_CRC32C: Final = 180_000
+"""`server_num` of PostgreSQL 18, with which crc32c(bytea) came."""
 
 # Rows read back at a time. Memory is bounded by this and one row; more does not make it faster.
 _READ_BACK_ROWS: Final = 1 << 14
@@ -74,18 +75,44 @@ def table_digest(
     Raises:
         ValueError: There is no column, or the connection would convert text before it is digested.
     """
-    if not columns:
-        raise ValueError("A row digest needs at least one column; rows without any are all equal.")
+    statement = digest_statement(connection, table, columns, where)
     if connection.info.encoding != "utf-8":
         raise ValueError(
             "Row digests are of UTF-8, as in Arrow; this connection converts text to "
             f"{connection.info.encoding}. Connect with client_encoding=UTF8."
         )
+    if connection.info.server_version >= HAS_CRC32C:
+        return _ask(connection, statement)
+    return _read_back(connection, statement)
+
+
+def digest_statement(
+    connection: psycopg.Connection[Any],
+    table: sql.Composable,
+    columns: Sequence[str | sql.Composable],
+    where: sql.Composable,
+) -> sql.Composed:
+    """Write the statement that digests rows of a table, for `table_digest` or to be run by hand.
+
+    Args:
+        connection: To the server that is to run it.
+        table: See `table_digest`.
+        columns: See there.
+        where: See there.
+
+    Returns:
+        A SELECT of count, sum and second moment; before PostgreSQL 18 the COPY that sends the rows.
+
+    Raises:
+        ValueError: There is no column.
+    """
+    if not columns:
+        raise ValueError("A row digest needs at least one column; rows without any are all equal.")
     listed = [sql.Identifier(each) if isinstance(each, str) else each for each in columns]
     wire_rows = _WIRE_ROWS.format(columns=sql.SQL(", ").join(listed), table=table, where=where)
-    if connection.info.server_version >= _HAS_CRC32C:
-        return _ask(connection, _DIGEST.format(wire_rows=wire_rows, centre=sql.Literal(CENTRE)))
-    return _read_back(connection, _READ_BACK.format(wire_rows=wire_rows))
+    if connection.info.server_version >= HAS_CRC32C:
+        return _DIGEST.format(wire_rows=wire_rows, centre=sql.Literal(CENTRE))
+    return _READ_BACK.format(wire_rows=wire_rows)
 
 
 def _ask(connection: psycopg.Connection[Any], digest: sql.Composed) -> RowDigest:

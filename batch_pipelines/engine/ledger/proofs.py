@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, astuple, dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
+
+from batch_pipelines.engine.ledger.verifications import Difference
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -28,7 +30,8 @@ class TableBalance:
     `columns` is what the digest covers. `normalised` columns arrived as text, proven by a digest of
     their own, and were stored by PostgreSQL's conversion. Of `filled` columns some records took the
     default, which no digest covers. `isolation_statements` were tried to find single bad records by
-    halving.
+    halving. `column_types` are what `columns` are cast to before they are digested; none
+    where that was not kept, None where a replay came after one of them had changed.
     """
 
     target_table: str
@@ -46,6 +49,17 @@ class TableBalance:
     digest_moment: int
     isolation_statements: int
     filled: list[str] = field(default_factory=list)
+    column_types: list[str] | None = field(default_factory=list)
+
+    @property
+    def stored(self) -> int:
+        """Rows that carried the batch's stamp when it was published."""
+        return self.inserted + self.updated + self.unchanged
+
+    @property
+    def not_covered(self) -> list[str]:
+        """Columns that the digest does not cover."""
+        return [*self.normalised, *self.filled]
 
 
 @dataclass(frozen=True)
@@ -100,13 +114,38 @@ class Check:
 
 
 @dataclass(frozen=True)
+class RowReport:
+    """How the rows of a table differ from what was loaded; counts are rows.
+
+    Attributes:
+        src_extras: Rows that only the source has.
+        tgt_extras: Rows that only the table has; copies count as often as they occur.
+        mismatches: Rows that differ under their key.
+        matches: Rows that are the same.
+        details: Differing rows by name, up to a limit.
+    """
+
+    src_extras: int
+    tgt_extras: int
+    mismatches: int
+    matches: int
+    details: list[Difference]
+
+
+@dataclass(frozen=True)
 class TableValidation:
-    """What validation found in one table; row counts, and every check."""
+    """What validation found in one table; row counts, and every check.
+
+    `rows` is there where a check failed and the rows could be compared one by one; `rows_exception` says
+    why they, or columns of theirs, could not.
+    """
 
     target_table: str
     src_records: int
     tgt_records: int
     checks: tuple[Check, ...]
+    rows: RowReport | None = None
+    rows_exception: str | None = None
 
     @property
     def status(self) -> Verdict:
@@ -133,8 +172,8 @@ _FORGET_CHUNKS = "DELETE FROM batch_audit.row_digest WHERE batch_id = %s"
 _ADD_TABLE = """
 INSERT INTO batch_audit.batch_table (batch_id, target_table, source_records, inserted, updated,
     unchanged, rejected, skipped, superseded_within, removed, columns, normalised, digest_sum,
-    digest_moment, isolation_statements, filled)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    digest_moment, isolation_statements, filled, column_types)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _ADD_CHUNK = """
 INSERT INTO batch_audit.row_digest (batch_id, target_table, file_name, chunk, first_record, records,
@@ -146,7 +185,8 @@ UPDATE batch_audit.batch_table
 SET inserted = inserted + %(inserted)s, rejected = rejected - %(inserted)s,
     digest_sum = digest_sum + %(digest_sum)s, digest_moment = digest_moment + %(digest_moment)s,
     isolation_statements = isolation_statements + %(isolation_statements)s,
-    filled = ARRAY(SELECT DISTINCT unnest(filled || %(filled)s::text[]) ORDER BY 1)
+    filled = ARRAY(SELECT DISTINCT unnest(filled || %(filled)s::text[]) ORDER BY 1),
+    column_types = CASE WHEN column_types IN ('{}', %(column_types)s::text[]) THEN column_types END
 WHERE batch_id = %(batch_id)s AND target_table = %(target_table)s
 """
 _ADD_REPLAYED_CHUNK = """
@@ -160,8 +200,12 @@ WHERE batch_id = %(batch_id)s AND target_table = %(target_table)s AND file_name 
 _TABLES = """
 SELECT target_table, source_records, inserted, updated, unchanged, rejected, skipped,
        superseded_within, removed, columns, normalised, digest_sum, digest_moment,
-       isolation_statements, filled
+       isolation_statements, filled, column_types
 FROM batch_audit.batch_table WHERE batch_id = %s ORDER BY target_table
+"""
+_CHUNKS = """
+SELECT target_table, file_name, chunk, first_record, records, digest_sum, digest_moment
+FROM batch_audit.row_digest WHERE batch_id = %s AND target_table = %s
 """
 _FORGET_SIGNATURES = "DELETE FROM batch_audit.batch_signature WHERE batch_id = %s"
 _ADD_SIGNATURE = """
@@ -183,11 +227,12 @@ SET status = %s, exception = %s, completed_at = clock_timestamp() WHERE id = %s
 """
 _SUMMARY = """
 INSERT INTO batch_audit.validation_summary (log_id, batch_id, target_table, src_records,
-    tgt_records, checks, overall_status)
-VALUES (%s, %s, %s, %s, %s, %s, %s)
+    tgt_records, checks, overall_status, src_extras, tgt_extras, mismatches, matches, details)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _VALIDATIONS = """
-SELECT DISTINCT ON (target_table) target_table, src_records, tgt_records, checks
+SELECT DISTINCT ON (target_table) target_table, src_records, tgt_records, checks, src_extras,
+    tgt_extras, mismatches, matches, details
 FROM batch_audit.validation_summary WHERE batch_id = %s ORDER BY target_table, log_id DESC
 """
 _ARCHIVE = """
@@ -266,6 +311,16 @@ def tables(connection: Connection, batch_id: str) -> list[TableBalance]:
     ]
 
 
+def chunks(connection: Connection, batch_id: str, table: str) -> list[ChunkDigest]:
+    """Read the digests of the chunks that a batch brought a table."""
+    with connection.cursor(row_factory=class_row(ChunkDigest)) as cursor:
+        found = cursor.execute(_CHUNKS, (batch_id, table)).fetchall()
+    return [
+        replace(each, digest_sum=int(each.digest_sum), digest_moment=int(each.digest_moment))
+        for each in found
+    ]
+
+
 def open_validation(connection: Connection, batch_id: str, run_id: str, table: str) -> int:
     """Begin a log entry, `IN_PROGRESS`.
 
@@ -284,13 +339,21 @@ def close_validation(
     """End a log entry with what was found, and keep every check in the summary."""
     failed = [check.name for check in found.checks if check.status == "FAILED"]
     checks = Jsonb([check.__dict__ for check in found.checks])
+    rows = found.rows
+    counts = (
+        (None,) * 4
+        if rows is None
+        else (rows.src_extras, rows.tgt_extras, rows.mismatches, rows.matches)
+    )
     summary = (
         log_id, batch_id, found.target_table, found.src_records, found.tgt_records, checks,
-        found.status,
+        found.status, *counts, Jsonb([asdict(each) for each in rows.details] if rows else []),
     )  # fmt: skip
     with connection.transaction():
         connection.execute(_SUMMARY, summary)
         why = f"failed: {', '.join(failed)}" if failed else None
+        if found.rows_exception is not None:
+            why = f"{why}; {found.rows_exception}"
         connection.execute(_CLOSE_LOG, (found.status, why, log_id))
 
 
@@ -301,12 +364,26 @@ def abandon_validation(connection: Connection, log_id: int, why: str) -> None:
 
 def validations(connection: Connection, batch_id: str) -> list[TableValidation]:
     """Read the newest finding for each table of a batch."""
-    rows: Sequence[tuple[str, int, int, list[dict[str, object]]]]
-    rows = connection.execute(_VALIDATIONS, (batch_id,)).fetchall()
+    rows: Sequence[tuple[Any, ...]] = connection.execute(_VALIDATIONS, (batch_id,)).fetchall()
     return [
-        TableValidation(table, src, tgt, tuple(Check(**check) for check in checks))
-        for table, src, tgt, checks in rows
+        TableValidation(
+            table, src, tgt, tuple(Check(**check) for check in checks), _report(*report)
+        )
+        for table, src, tgt, checks, *report in rows
     ]
+
+
+def _report(
+    src_extras: int | None,
+    tgt_extras: int,
+    mismatches: int,
+    matches: int,
+    details: list[dict[str, Any]],
+) -> RowReport | None:
+    if src_extras is None:
+        return None
+    named = [Difference(**each) for each in details]
+    return RowReport(src_extras, tgt_extras, mismatches, matches, named)
 
 
 def record_archive(connection: Connection, batch_id: str, record: ArchiveRecord) -> None:

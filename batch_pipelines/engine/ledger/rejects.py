@@ -116,7 +116,10 @@ _TYPES = [
     "text", "text", "bool", "timestamptz", "timestamptz", "text",
 ]  # fmt: skip
 _PART_ROWS, _PART_BYTES = 10_000, 8_000_000
-_REPLAYS = "SELECT count(DISTINCT replayed_by) FROM batch_audit.import_reject WHERE batch_id = %s"
+_REPLAYS = """
+SELECT DISTINCT replayed_by::text FROM batch_audit.import_reject
+WHERE batch_id = %s AND replayed_by IS NOT NULL ORDER BY 1
+"""
 _WERE_REFUSED = """
 SELECT EXISTS (
     SELECT FROM batch_audit.import_reject AS r
@@ -408,10 +411,9 @@ def left_out(
     return LeftOut(places[:, 0], places[:, 1], places[:, 2])
 
 
-def replays(connection: Connection, batch_id: str) -> int:
-    """Count the replays that have loaded records of a batch."""
-    row = connection.execute(_REPLAYS, (batch_id,)).fetchone()
-    return int(row[0]) if row else 0
+def replays(connection: Connection, batch_id: str) -> list[str]:
+    """List the runs that have loaded records of a batch which had been set aside."""
+    return [str(run) for (run,) in connection.execute(_REPLAYS, (batch_id,)).fetchall()]
 
 
 def were_refused(connection: Connection, feed: str) -> bool:

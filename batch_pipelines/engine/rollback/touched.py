@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from batch_pipelines.engine.digests import RowDigest
-from batch_pipelines.engine.digests.recorded import recorded_digests
 from batch_pipelines.engine.images import value
 from batch_pipelines.engine.ledger import rollbacks
+from batch_pipelines.engine.rollback.recorded import recorded_digests
 from batch_pipelines.engine.rollback.targets import STAMP_NAME, uuid
 from batch_pipelines.engine.writing.keeping import whole_digest
 

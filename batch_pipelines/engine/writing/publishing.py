@@ -466,6 +466,7 @@ def _balance(
         digest_moment=proof.digest.moment,
         isolation_statements=publication.bisected.get(name, 0),
         filled=[*(column.name for column in proof.source.filled), *sorted(proof.source.late)],
+        column_types=[c.wire.digested_as for c in proof.source.exact if c.wire is not None],
     )
 
 

@@ -95,18 +95,8 @@ def stage(
     connection.execute(_CREATE_BREACHES.format(name=_BARE_BREACHES))
     staged = []
     for number, proof in enumerate(proofs):
-        source, bare = proof.source, f"batch_pipelines_staged_{number}"
-        # A temporary table goes to pg_temp by itself; its creation does not take the schema's name.
-        create = _CREATE.format(
-            name=sql.Identifier(bare),
-            columns=_definitions(source.columns),
-            place=sql.Identifier(PLACE),
-            group=sql.SQL(", {} integer" if source.is_grouped else "").format(
-                sql.Identifier(GROUP)
-            ),
-        )
-        connection.execute(create)
-        name = sql.Identifier("pg_temp", bare)
+        source = proof.source
+        name = create_staged(connection, f"batch_pipelines_staged_{number}", source)
         with proof, closing(prefetched(proof.watch(source.chunks()))) as ahead:
             places = copy_placed(connection, name, source, told(ahead))
         _prove_received(connection, proof, name, places)
@@ -117,6 +107,28 @@ def stage(
         connection.execute(sql.SQL("ANALYZE {}").format(name))
         staged.append(Staged(number, source, name, proof, extra))
     return tuple(staged)
+
+
+def create_staged(connection: Connection, name: str, source: TableSource) -> sql.Identifier:
+    """Create the temporary table that takes a source's rows.
+
+    Args:
+        connection: A connection.
+        name: The table's name.
+        source: The source.
+
+    Returns:
+        The quoted name, for `copy_placed` to fill.
+    """
+    # A temporary table goes to pg_temp by itself; its creation does not take the schema's name.
+    create = _CREATE.format(
+        name=sql.Identifier(name),
+        columns=_definitions(source.columns),
+        place=sql.Identifier(PLACE),
+        group=sql.SQL(", {} integer" if source.is_grouped else "").format(sql.Identifier(GROUP)),
+    )
+    connection.execute(create)
+    return sql.Identifier("pg_temp", name)
 
 
 def take_out(connection: Connection, staged: Staged) -> int:

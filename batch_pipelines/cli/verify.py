@@ -1,0 +1,112 @@
+"""`verify`: prove batches again, against the tables of today."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batch_pipelines.cli.batches import opened_ledger
+from batch_pipelines.cli.differences import print_differences
+from batch_pipelines.cli.imports import user
+from batch_pipelines.cli.show import Json, complain, print_json, say
+from batch_pipelines.engine.errors import FeedError
+from batch_pipelines.engine.feed_files import load_feeds
+from batch_pipelines.engine.settings import load_settings
+from batch_pipelines.engine.verification.choose import choose
+from batch_pipelines.engine.verification.verify import Verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.ledger.verifications import TableVerification
+    from batch_pipelines.engine.settings import Settings
+    from batch_pipelines.engine.verification.verify import Verification
+
+_DIFFERS, _PARTIAL = 1, 3
+
+
+def verify(
+    batch: Annotated[
+        str | None, typer.Argument(help="Batch id, a unique prefix of one, or FEED/KEY.")
+    ] = None,
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every batch that was ever published.")
+    ] = False,
+    sample: Annotated[
+        int | None,
+        typer.Option(help="So many in force, those longest not verified first.", min=1),
+    ] = None,
+    feed: Annotated[str | None, typer.Option(help="With --all or --sample: of this feed.")] = None,
+    json: Json = False,
+) -> None:
+    """Prove batches again, against the tables of today."""
+    if (batch is not None) + every + (sample is not None) != 1:
+        raise typer.BadParameter("Give a BATCH, or --all, or --sample N.")
+    if batch is not None and feed is not None:
+        raise typer.BadParameter("--feed goes with --all or --sample.")
+    settings = load_settings()
+    with opened_ledger() as connection:
+        verifier = Verifier(settings, _feeds(settings), f"{user()} (command line)")
+        found = []
+        for each in choose(connection, batch, sample, feed):
+            one = verifier.verify(connection, each)
+            found.append(one)
+            if not json:
+                _print(one)
+    if json:
+        print_json([asdict(each) | {"status": each.status} for each in found])
+    elif not found:
+        say("There is no such batch, so there is nothing to verify.")
+    statuses = {each.status for each in found}
+    if "FAILED" in statuses:
+        raise typer.Exit(_DIFFERS)
+    if statuses - {"SUCCESS"}:
+        raise typer.Exit(_PARTIAL)
+
+
+def _feeds(settings: Settings) -> Mapping[str, Feed]:
+    """Read the feeds; old batches can be proven without, only columns of changed rows not be told."""
+    try:
+        return load_feeds(settings.feeds)
+    except FeedError as error:
+        complain(str(error))
+        return {}
+
+
+def _print(found: Verification) -> None:
+    batch = found.batch
+    say(f"{batch.batch_id[:8]}  {batch.name}, {batch.status}: {found.status}")
+    if found.exception is not None:
+        say(f"  {found.exception}")
+    for table in found.tables:
+        for line in _sentences(table):
+            say(f"  {line}")
+        if table.details:
+            numbers = (table.changed, table.missing, table.added, table.duplicated)
+            print_differences(table.details, sum(filter(None, numbers)))
+
+
+def _sentences(table: TableVerification) -> Iterator[str]:
+    numbers = {
+        "changed": table.changed, "missing": table.missing, "added": table.added,
+        "duplicated": table.duplicated, "replaced since": table.replaced,
+    }  # fmt: skip
+    told = ", ".join(f"{number:,} {word}" for word, number in numbers.items() if number)
+    rows = _rows(table)
+    yield f"{table.target_table}: {table.status}, {rows}{f' ({told})' if told else ''}"
+    if table.not_covered:
+        yield f"not covered: {', '.join(table.not_covered)}"
+    if table.exception is not None:
+        yield table.exception
+
+
+def _rows(table: TableVerification) -> str:
+    if table.actual_rows is None:
+        return "rows not counted"
+    if table.actual_rows == table.expected_rows:
+        return f"{table.actual_rows:,} rows"
+    return f"{table.actual_rows:,} rows where {table.expected_rows:,} were expected"

@@ -1,0 +1,1 @@
+"""Verify: prove an old batch again, against the tables of today."""
