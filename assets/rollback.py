@@ -94,7 +94,9 @@ def rollback_op(
     return [each.batch.batch_id for each in done.done] + [b.batch_id for b in done.already]
 
 
-@dg.op(name="verify", description="Whether the tables are as if the batches had never been.")
+@dg.op(
+    name="verify_rollback", description="Whether the tables are as if the batches had never been."
+)
 def verify_rollback_op(
     context: dg.OpExecutionContext,
     config: RollbackConfig,

@@ -70,7 +70,7 @@ def rollback_job() -> dg.JobDefinition:
         executor_def=dg.in_process_executor,
     )
     def _rollback() -> None:
-        verify_rollback_op(rollback_op.alias("rollback")(plan_op()))
+        verify_rollback_op.alias("verify")(rollback_op.alias("rollback")(plan_op()))
 
     return _rollback
 
