@@ -69,9 +69,8 @@ class Model:
                 self.rows[row] = [version for version in stack if version[0] != old]
         for row, values in delivered.items():
             stack = self.rows.setdefault(row, [])
-            shown = taken.get(row, stack)
-            # Children are deleted and inserted anew, parents updated in what the delivery brings.
-            below = shown[-1][1] if shown and row[0] == "parents" else DEFAULTS[row[0]]
+            # What a superseded batch had brought is not there for a correction.
+            below = stack[-1][1] if stack else DEFAULTS[row[0]]
             stack.append((batch, {**below, **values}))
         self._sweep()
         if old is not None:
