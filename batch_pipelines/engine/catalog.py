@@ -382,6 +382,11 @@ def foreign_keys_to(connection: Connection, oid: int) -> tuple[ForeignKey, ...]:
     return tuple(key for key in _foreign_keys(connection, oid) if key.parent_oid == oid)
 
 
+def stamped_by(batch_id: str) -> sql.Composed:
+    """Write the condition that a row was written by a batch."""
+    return sql.SQL("{} = {}").format(sql.Identifier(STAMP), sql.Literal(batch_id))
+
+
 def is_stamped(connection: Connection, full_name: str) -> bool:
     """Say whether there is such a table, with a column for the stamp."""
     row = connection.execute(_STAMPED, (*full_name.split("."), STAMP)).fetchone()

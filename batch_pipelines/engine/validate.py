@@ -8,25 +8,18 @@ one fails, the rows that differ from what was loaded are named.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import crc32c
 import psycopg
-from psycopg import sql
 
-from batch_pipelines.engine.catalog import STAMP, read_tables
+from batch_pipelines.engine.catalog import read_tables, stamped_by
 from batch_pipelines.engine.errors import ValidationError
 from batch_pipelines.engine.ledger import batches, files, proofs, rejects
-from batch_pipelines.engine.ledger.proofs import Check, RowReport, TableValidation
-from batch_pipelines.engine.reading.aggregates import (
-    SecondReader,
-    target_aggregates,
-    target_statement,
-)
+from batch_pipelines.engine.ledger.proofs import RowReport, TableValidation
+from batch_pipelines.engine.table_checks import check_table
 from batch_pipelines.engine.verification.naming import name_differences
 from batch_pipelines.engine.verification.rows import SNAPSHOT, batch_rows
 from batch_pipelines.engine.work import batch_for, explain, recorded
@@ -34,7 +27,7 @@ from batch_pipelines.engine.writing.source import table_source
 from batch_pipelines.engine.writing.terms import before_validation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from batch_pipelines.engine.ledger.batches import Batch
@@ -42,14 +35,6 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.work import Work
     from batch_pipelines.engine.writing.source import TableSource
-
-_COUNT = sql.SQL("SELECT count(*) FROM {table} WHERE {stamp} = {batch}")
-_COLUMNS = """SELECT attname FROM pg_attribute
-WHERE attrelid = {table}::regclass AND attnum > 0 AND NOT attisdropped"""
-_TWICE = sql.SQL(
-    "SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM {table} WHERE {stamp} = {batch}"
-    " GROUP BY {key} HAVING count(*) > 1) AS twice"
-)
 
 
 @dataclass(frozen=True)
@@ -165,20 +150,14 @@ def _require_copies(staged: Sequence[ImportFile], folder: Path) -> None:
 
 
 def _validate_table(connection: Connection, source: TableSource, batch: Batch) -> TableValidation:
-    # The source is read while PostgreSQL works; the pool ends before the reader is closed.
     left_out = {
         file.file_name: rejects.left_out(connection, batch.batch_id, file.file_name)
         for file in source.files
     }
-    key = source.table.primary_key
-    if not set(key) <= {column.name for column in source.told}:
-        key = ()
-    with SecondReader(source, left_out, key) as reader, ThreadPoolExecutor(max_workers=1) as pool:
-        checks = [*_checks(connection, source, batch, key, reader, pool)]
+    where = stamped_by(batch.batch_id)
+    checks = check_table(connection, source, where, left_out, source.table.primary_key)
     counts = checks[0]
-    return TableValidation(
-        source.table.full_name, int(counts.expected), int(counts.actual), tuple(checks)
-    )
+    return TableValidation(source.table.full_name, int(counts.expected), int(counts.actual), checks)
 
 
 def _with_rows(
@@ -207,85 +186,3 @@ def _with_rows(
         named.details,
     )  # fmt: skip
     return dataclasses.replace(found, rows=report, rows_exception=reasons)
-
-
-def _checks(
-    connection: Connection,
-    source: TableSource,
-    batch: Batch,
-    key: Sequence[str],
-    reader: SecondReader,
-    pool: ThreadPoolExecutor,
-) -> Iterator[Check]:
-    source_totals = pool.submit(reader.aggregates)
-
-    own = {
-        "table": source.table.identifier,
-        "stamp": sql.Identifier(STAMP),
-        "batch": sql.Literal(batch.batch_id),
-    }
-    twice = None
-    if key:
-        # First, while the source is read: it takes one processor, and the other question takes all.
-        names = sql.SQL(", ").join(map(sql.Identifier, key))
-        twice = _Question.ask(connection, _TWICE.format(**own, key=names))
-    totals_began = time.perf_counter()
-    counted, target_totals = target_aggregates(connection, source, batch.batch_id)
-    totals_took = time.perf_counter() - totals_began
-    wanted_totals = source_totals.result()
-
-    # One scan answers for the count and all columns; the statement kept with each is for that one alone.
-    count = _Question(_COUNT.format(**own), totals_took)
-    yield count.answer(connection, "record_count", reader.records(), counted)
-    yield from _schema_checks(connection, source, reader)
-    if twice is not None:
-        question, found = twice
-        yield question.answer(connection, "key_uniqueness", reader.duplicates(), found)
-    for column in source.told:
-        alone = _Question(target_statement(source, [column], batch.batch_id), totals_took)
-        wanted, actual = str(wanted_totals[column.name]), str(target_totals[column.name])
-        yield alone.answer(connection, f"aggregates.{column.name}", wanted, actual)
-
-
-def _schema_checks(
-    connection: Connection, source: TableSource, reader: SecondReader
-) -> Iterator[Check]:
-    began = time.perf_counter()
-    table = source.table.identifier.as_string(connection)
-    query = sql.SQL(_COLUMNS).format(table=sql.Literal(table))
-    present = {str(row[0]) for row in connection.execute(query).fetchall()}
-    question = _Question(query, time.perf_counter() - began)
-    for file in source.files:
-        wanted = sorted(reader.columns(file))
-        found = sorted(name for name in wanted if name in present)
-        yield question.answer(connection, f"schema.{file.file_name}", wanted, found)
-
-
-@dataclass(frozen=True)
-class _Question:
-    """A statement that the target was asked, and how long it took in seconds."""
-
-    query: sql.Composed
-    seconds: float
-
-    @classmethod
-    def ask(cls, connection: Connection, query: sql.Composed) -> tuple[_Question, int]:
-        """Ask for a number."""
-        began = time.perf_counter()
-        row = connection.execute(query).fetchone()
-        return cls(query, time.perf_counter() - began), int(row[0]) if row else 0
-
-    def answer(self, connection: Connection, name: str, expected: object, actual: object) -> Check:
-        """Compare what the source says with what the target says."""
-        return Check(
-            name=name,
-            sql=self.query.as_string(connection),
-            expected=_text(expected),
-            actual=_text(actual),
-            status="SUCCESS" if expected == actual else "FAILED",
-            seconds=round(self.seconds, 6),
-        )
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from psycopg import sql
 
-from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.errors import ValidationError
 from batch_pipelines.engine.formats import COLUMNAR
 from batch_pipelines.engine.reading.blocks import BLOCK_BYTES, LONGEST
@@ -146,18 +145,20 @@ _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _WORD = "\x1a\x1aN"
 
 
-def target_statement(source: TableSource, columns: Sequence[Column], batch_id: str) -> sql.Composed:
+def target_statement(
+    source: TableSource, columns: Sequence[Column], where: sql.Composable
+) -> sql.Composed:
     """Write the statement that aggregates columns of a batch's rows.
 
     Args:
         source: Says which table.
         columns: One or more columns of it.
-        batch_id: The batch.
+        where: The condition that tells the batch's rows, as `catalog.stamped_by` writes it.
 
     Returns:
         A SELECT of one row: for each column count, sum, smallest and largest, as text.
     """
-    return _select(source, _parts(columns), batch_id)
+    return _select(source, _parts(columns), where)
 
 
 def _parts(columns: Sequence[Column]) -> list[sql.Composable]:
@@ -177,30 +178,29 @@ def _parts(columns: Sequence[Column]) -> list[sql.Composable]:
     return parts
 
 
-def _select(source: TableSource, parts: Sequence[sql.Composable], batch_id: str) -> sql.Composed:
-    return sql.SQL("SELECT {} FROM {} WHERE {} = {}").format(
-        sql.SQL(", ").join(parts),
-        source.table.identifier,
-        sql.Identifier(STAMP),
-        sql.Literal(batch_id),
+def _select(
+    source: TableSource, parts: Sequence[sql.Composable], where: sql.Composable
+) -> sql.Composed:
+    return sql.SQL("SELECT {} FROM {} WHERE {}").format(
+        sql.SQL(", ").join(parts), source.table.identifier, where
     )
 
 
 def target_aggregates(
-    connection: Connection, source: TableSource, batch_id: str
+    connection: Connection, source: TableSource, where: sql.Composable
 ) -> tuple[int, dict[str, Aggregate]]:
     """Count a batch's rows and aggregate all columns that the source tells, in one scan.
 
     Args:
-        connection: A connection in autocommit mode.
+        connection: A connection.
         source: Says which table and columns.
-        batch_id: The batch.
+        where: The condition that tells the batch's rows.
 
     Returns:
         How many rows, and an aggregate for each column name.
     """
     parts = [sql.SQL("count(*)"), *_parts(source.told)]
-    rows, *totals = connection.execute(_select(source, parts, batch_id)).fetchone() or (0,)
+    rows, *totals = connection.execute(_select(source, parts, where)).fetchone() or (0,)
     return int(rows), _aggregates(source.told, totals)
 
 

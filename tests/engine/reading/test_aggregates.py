@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from batch_pipelines.engine.catalog import STAMP, read_table
+from batch_pipelines.engine.catalog import STAMP, read_table, stamped_by
 from batch_pipelines.engine.errors import ValidationError
 from batch_pipelines.engine.intake import FORMATS
 from batch_pipelines.engine.ledger.files import ImportFile
@@ -93,12 +93,12 @@ def seen(source: TableSource) -> dict[str, Aggregate]:
 def stored_now(site: Site, source: TableSource) -> dict[str, Aggregate]:
     (stamp,) = site.stamps()
     assert stamp is not None
-    return target_aggregates(site.connection, source, stamp)[1]
+    return target_aggregates(site.connection, source, stamped_by(stamp))[1]
 
 
 def assert_agreement(site: Site, source: TableSource, records: int) -> dict[str, Aggregate]:
     batch_id = load(site, source)
-    _, stored = target_aggregates(site.connection, source, batch_id)
+    _, stored = target_aggregates(site.connection, source, stamped_by(batch_id))
     with SecondReader(source) as reader:
         assert reader.records() == records == site.count(f"SELECT count(*) FROM {TABLE}")
         assert reader.aggregates() == stored
@@ -517,14 +517,16 @@ def test_the_statement_gives_what_is_shown(site18: MakeSite) -> None:
     batch_id = load(site, source)
     # A row of another batch does not count.
     site.sql(f"INSERT INTO t VALUES (100, 'other', '{new_id()}')")
-    statement = target_statement(source, source.columns, batch_id).as_string(site.connection)
+    statement = target_statement(source, source.columns, stamped_by(batch_id)).as_string(
+        site.connection
+    )
     assert site.sql(statement) == [(2, "2", "-3", "5", 1, "3", "xyz", "xyz")]
     found = seen(source)
     assert {name: (each.values, each.total) for name, each in found.items()} == {
         "a": (2, "2"),
         "b": (1, "3"),
     }
-    assert target_aggregates(site.connection, source, batch_id)[1] == found
+    assert target_aggregates(site.connection, source, stamped_by(batch_id))[1] == found
 
 
 def test_keys_that_stand_twice_are_counted(site18: MakeSite) -> None:
