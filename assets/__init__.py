@@ -1,5 +1,7 @@
 """Dagster assets: for each feed the same five, one file a stage, in the order of the data.
 
+Of a feed that writes nothing there is one: `reconcile`.
+
 Each takes its parameters, calls one function of the engine, turns the typed result into metadata and
 returns. What a row or a file means is decided in `batch_pipelines.engine`.
 """
@@ -12,6 +14,7 @@ from assets.archive import archive_asset
 from assets.bulk_write import bulk_write_asset
 from assets.checksum import checksum_asset
 from assets.ingest import ingest_asset
+from assets.reconcile import reconcile_asset
 from assets.validate import validate_asset
 
 if TYPE_CHECKING:
@@ -27,8 +30,10 @@ def feed_assets(feed: Feed) -> list[dg.AssetsDefinition]:
         feed: The feed.
 
     Returns:
-        Its five stages, keyed `[feed, stage]`, all with the feed's partitions.
+        Its five stages, keyed `[feed, stage]`, all with the feed's partitions; or `reconcile` alone.
     """
+    if feed.is_reconciled:
+        return [reconcile_asset(feed)]
     return [
         ingest_asset(feed),
         checksum_asset(feed),

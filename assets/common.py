@@ -34,6 +34,7 @@ def stage_asset(
     kinds: set[str],
     description: str,
     check_specs: Sequence[dg.AssetCheckSpec] = (),
+    partitioned: bool = True,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Decorate a stage function as the asset `[feed, stage]`.
 
@@ -44,6 +45,7 @@ def stage_asset(
         kinds: What Dagster's graph shows as icons.
         description: For the catalog.
         check_specs: Checks that the asset reports.
+        partitioned: Whether a run has to do with one partition.
 
     Returns:
         A decorator.
@@ -51,9 +53,9 @@ def stage_asset(
     return dg.asset(
         key=[feed.feed, stage],
         deps=[] if after is None else [dg.AssetKey([feed.feed, after])],
-        partitions_def=feed_partitions(feed),
+        partitions_def=feed_partitions(feed) if partitioned else None,
         # One run a partition: a run's id is the batch id of exactly one delivery.
-        backfill_policy=dg.BackfillPolicy.multi_run(1),
+        backfill_policy=dg.BackfillPolicy.multi_run(1) if partitioned else None,
         group_name=feed.feed,
         kinds=kinds,
         description=description,

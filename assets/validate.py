@@ -4,7 +4,7 @@ The asset itself raises when a check fails: what comes after it must not run, al
 alone, and a check alone would not stop it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
 
@@ -41,11 +41,7 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
         after="bulk_write",
         kinds={"postgres"},
         description="The committed rows against a second, independent reading of the source.",
-        check_specs=[
-            dg.AssetCheckSpec(_name(each.table, kind), asset=key, description=description)
-            for each in feed.tables
-            for kind, description in _CHECKS.items()
-        ],
+        check_specs=check_specs(key, [each.table for each in feed.tables], _CHECKS),
     )
     def _validate(
         context: dg.AssetExecutionContext, batches: dg.ResourceParam[Batches]
@@ -54,25 +50,13 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
             result = validate(connection, work)
         found = {each.target_table: each for each in result.tables}
         for each in feed.tables:
-            yield from _results(work.key, each.table, found.get(each.table))
+            yield from check_results(work.key, each.table, found.get(each.table), _CHECKS)
         # Before the materialization: a partition that is visible and wrong must not turn green.
         require_valid(result)
-        several = len(result.tables) > 1
-        rows: list[dict[str, Cell]] = [
-            {
-                "check": f"{each.target_table} {check.name}" if several else check.name,
-                "expected": _shortened(check.expected),
-                "actual": _shortened(check.actual),
-                "status": check.status,
-                "seconds": round(check.seconds, 3),
-            }
-            for each in result.tables
-            for check in each.checks
-        ]
         yield dg.MaterializeResult(
             metadata={
                 **batch_metadata(result.batch, worked=result.worked),
-                "checks": table(rows),
+                "checks": check_table(result.tables),
                 "seconds": round(result.seconds, 3),
             }
         )
@@ -80,14 +64,68 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
     return _validate
 
 
+def check_specs(
+    key: dg.AssetKey, tables: Iterable[str], kinds: Mapping[str, str]
+) -> list[dg.AssetCheckSpec]:
+    """Specify the checks of an asset.
+
+    Args:
+        key: The asset.
+        tables: Its tables.
+        kinds: What is checked of each, by the first part of the name of a check, for people.
+
+    Returns:
+        A specification for each table and kind.
+    """
+    return [
+        dg.AssetCheckSpec(_name(table, kind), asset=key, description=description)
+        for table in tables
+        for kind, description in kinds.items()
+    ]
+
+
 def _name(full_name: str, kind: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in full_name) + f"__{kind}"
 
 
-def _results(
-    key: str, full_name: str, found: TableValidation | None
+def check_table(found: Sequence[TableValidation]) -> dg.MetadataValue:
+    """Show all checks of some tables as one table.
+
+    Args:
+        found: What was found in each.
+
+    Returns:
+        Metadata.
+    """
+    rows: list[dict[str, Cell]] = [
+        {
+            "check": f"{each.target_table} {check.name}" if len(found) > 1 else check.name,
+            "expected": _shortened(check.expected),
+            "actual": _shortened(check.actual),
+            "status": check.status,
+            "seconds": round(check.seconds, 3),
+        }
+        for each in found
+        for check in each.checks
+    ]
+    return table(rows)
+
+
+def check_results(
+    key: str, full_name: str, found: TableValidation | None, kinds: Iterable[str]
 ) -> Iterator[dg.AssetCheckResult]:
-    for kind in _CHECKS:
+    """Give the results of a table's checks.
+
+    Args:
+        key: The partition key.
+        full_name: The table.
+        found: What was found in it; None where nothing could be.
+        kinds: What is checked, by the first part of the name of a check.
+
+    Yields:
+        A result for each kind.
+    """
+    for kind in kinds:
         checks = [c for c in (found.checks if found else ()) if c.name.split(".")[0] == kind]
         yield dg.AssetCheckResult(
             check_name=_name(full_name, kind),

@@ -13,7 +13,7 @@ from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
 from batch_pipelines.jobs import feed_job, replay_job, rollback_job, verify_job
 from batch_pipelines.schedules import verify_schedule
-from batch_pipelines.sensors import landing_sensor
+from batch_pipelines.sensors import landing_sensor, reconcile_sensor
 from resources.batches import batches_resource
 
 if TYPE_CHECKING:
@@ -51,16 +51,19 @@ def build_defs(
         # BackfillPolicy is beta in Dagster 1.13; that it may change is caught by its pinned version.
         warnings.simplefilter("ignore", dg.BetaWarning)
         assets = [asset for feed in chosen for asset in feed_assets(feed)]
+    imported = [feed for feed in chosen if not feed.is_reconciled]
+    reconciled = [feed for feed in chosen if feed.is_reconciled]
     verify = verify_job({feed.feed: feed for feed in chosen})
     return dg.Definitions(
         assets=assets,
         jobs=[
-            *(make(feed) for feed in chosen for make in (feed_job, replay_job)),
+            *map(feed_job, chosen),
+            *map(replay_job, imported),
             rollback_job(),
             verify,
         ],
         schedules=[verify_schedule(verify)],
-        sensors=[landing_sensor(feed) for feed in chosen],
+        sensors=[*map(landing_sensor, imported), *map(reconcile_sensor, reconciled)],
         resources={"batches": batches_resource(load, progress), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

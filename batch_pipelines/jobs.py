@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def feed_job(feed: Feed) -> UnresolvedAssetJobDefinition:
-    """Make the job that imports a feed's partition.
+    """Make the job that imports a feed's partition, or reconciles it.
 
     Args:
         feed: The feed.
@@ -30,7 +30,8 @@ def feed_job(feed: Feed) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         name=feed.feed,
         selection=dg.AssetSelection.groups(feed.feed),
-        description=feed.description or f"Imports {feed.feed}.",
+        description=feed.description
+        or f"{'Reconciles' if feed.is_reconciled else 'Imports'} {feed.feed}.",
         executor_def=dg.in_process_executor,
         tags={"batch-pipelines/feed": feed.feed},
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from batch_pipelines.engine.feeds import is_key
 from batch_pipelines.engine.landing import new_deliveries
 from batch_pipelines.engine.ledger.batches import attempts, fingerprints
+from batch_pipelines.engine.reconciliation.loaded_batches import check_loaded, loaded_batches
 from batch_pipelines.engine.sources import place, scan
 from batch_pipelines.partitions import feed_partitions
 from resources.batches import REQUESTED_BY_TAG, Batches
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.feeds import Feed
 
 _INTERVAL_SECONDS = 15
+_RECONCILE_SECONDS = 60
+# Runs of one tick; the next ones come with the next.
+_MOST_RUNS = 100
 
 
 def landing_sensor(feed: Feed) -> dg.SensorDefinition:
@@ -72,3 +78,51 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
         )
 
     return _landing
+
+
+def reconcile_sensor(feed: Feed) -> dg.SensorDefinition:
+    """Make the sensor that finds batches that another system has loaded, and has them compared.
+
+    Args:
+        feed: A feed that is reconciled.
+
+    Returns:
+        A sensor named `reconcile_<feed>`. It launches a batch once; one that could not be verified is
+        tried again by hand.
+    """
+    partitions = feed_partitions(feed)
+
+    @dg.sensor(
+        name=f"reconcile_{feed.feed}",
+        job_name=feed.feed,
+        minimum_interval_seconds=_RECONCILE_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Watches {', '.join(t.table for t in feed.tables)} for batches of another system.",
+    )
+    def _reconcile(
+        context: dg.SensorEvaluationContext, batches: dg.ResourceParam[Batches]
+    ) -> dg.SensorResult | dg.SkipReason:
+        with batches.connect(f"reconcile {feed.feed}") as connection:
+            check_loaded(connection, feed)
+            waiting = loaded_batches(connection, feed)
+        tags = {REQUESTED_BY_TAG: f"sensor reconcile_{feed.feed}"}
+        if feed.validation == "together" and waiting:
+            window = hashlib.sha256(json.dumps(waiting).encode()).hexdigest()
+            return dg.SensorResult(run_requests=[dg.RunRequest(run_key=window, tags=tags)])
+        known = set(context.instance.get_dynamic_partitions(feed.feed))
+        fresh = [key for key in waiting if is_key(key) and key not in known][:_MOST_RUNS]
+        if odd := [key for key in waiting if not is_key(key)]:
+            context.log.warning(
+                "%d batches have ids that are no partition keys: batch-pipelines reconcile %s",
+                len(odd), feed.feed,
+            )  # fmt: skip
+        if not fresh:
+            return dg.SkipReason("No batch is new.")
+        return dg.SensorResult(
+            dynamic_partitions_requests=[partitions.build_add_request(fresh)],
+            run_requests=[
+                dg.RunRequest(run_key=key, partition_key=key, tags=tags) for key in fresh
+            ],
+        )
+
+    return _reconcile

@@ -6,7 +6,17 @@ import sys
 
 import typer
 
-from batch_pipelines.cli import batches, db, dev, feeds, imports, rejects, rollback, verify
+from batch_pipelines.cli import (
+    batches,
+    db,
+    dev,
+    feeds,
+    imports,
+    reconcile,
+    rejects,
+    rollback,
+    verify,
+)
 from batch_pipelines.cli.show import complain
 from batch_pipelines.engine.errors import BatchError, FeedError, SettingsError
 
@@ -28,6 +38,7 @@ app.command("rejects")(rejects.rejects)
 app.command("replay")(imports.replay)
 app.command("rollback")(rollback.rollback)
 app.command("verify")(verify.verify)
+app.command("reconcile")(reconcile.reconcile)
 app.command("dev")(dev.dev)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from batch_pipelines.cli.differences import print_differences
+from batch_pipelines.cli.reconciled import print_reconciliation
 from batch_pipelines.cli.show import Json, print_changes, print_json, print_table, say
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import files, proofs, rollbacks, verifications
@@ -15,6 +18,7 @@ from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.ledger import signatures as feed_signatures
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.migrate import require_current
+from batch_pipelines.engine.reconciliation.reconcile import find_reconciled
 from batch_pipelines.engine.settings import load_settings
 
 if TYPE_CHECKING:
@@ -73,6 +77,8 @@ def show(
 ) -> None:
     """Show what happened to a batch, and the one next command."""
     with opened_ledger() as connection:
+        if _show_reconciled(connection, batch, json=json):
+            return
         found = ledger.find(connection, batch)
         last = ledger.last_attempt(connection, found.feed, found.partition_key) or found
         original = ledger.by_id(connection, found.duplicate_of) if found.duplicate_of else None
@@ -142,6 +148,20 @@ def show(
             f"Bag: {archive.bag_path} ({archive.payload_files} files, {archive.payload_bytes:,} bytes)"
         )
     say(f"Next: {next_command(found, archived=archive is not None)}")
+
+
+def _show_reconciled(connection: Connection, reference: str, *, json: bool) -> bool:
+    """Show a batch that another system has loaded; say whether it is one."""
+    found = find_reconciled(connection, reference)
+    if found is None:
+        return False
+    if json:
+        print_json(asdict(found) | {"status": found.status})
+        return True
+    print_reconciliation(found)
+    again = f"batch-pipelines reconcile {found.feed} --batch {shlex.quote(found.batches[0])}"
+    say(f"Next: {again}{'' if found.status == 'UNVERIFIED' else ' --force'}")
+    return True
 
 
 def next_command(batch: Batch, *, archived: bool) -> str:

@@ -258,7 +258,7 @@ def read_table(connection: Connection, feed: Feed | None, full_name: str) -> Tab
         Its columns, keys and constraints.
 
     Raises:
-        FeedError: There is no such table, or it has no stamp column.
+        FeedError: There is no such table, or the feed writes to it and it has no stamp column.
     """
     schema, name = full_name.split(".")
     whose = "" if feed is None else f"Feed {feed.feed}: "
@@ -303,7 +303,7 @@ def read_table(connection: Connection, feed: Feed | None, full_name: str) -> Tab
                 generated,
             )
         )
-    if not stamped:
+    if not stamped and (feed is None or not feed.is_reconciled):
         quoted = row[1]
         message = (
             f"{whose}table {full_name} has no column {STAMP} of type uuid, so its rows "

@@ -101,3 +101,7 @@ class ArchiveError(BatchError):
 
 class AdoptionError(BatchError):
     """A table that was there before us cannot be tracked, adopted or given back as it is."""
+
+
+class ReconciliationError(BatchError):
+    """Rows that another system has loaded differ from their source, or could not be compared."""

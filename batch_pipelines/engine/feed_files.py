@@ -12,6 +12,7 @@ from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.feeds import Feed, Source, Table
 from batch_pipelines.engine.formats import Format
+from batch_pipelines.engine.loaded import Batches
 from batch_pipelines.engine.queries import Query
 from batch_pipelines.engine.rules import Among, Matches, Range, References, Rule
 
@@ -211,6 +212,7 @@ _KNOWN: Mapping[tuple[str, ...], Collection[str]] = {
     (): Feed.model_fields,
     ("source",): Source.model_fields,
     ("source", "query"): Query.model_fields,
+    ("source", "batches"): Batches.model_fields,
     ("tables",): Table.model_fields,
     ("format",): Format.model_fields,
     ("contract",): Contract.model_fields,

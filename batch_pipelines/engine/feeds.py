@@ -17,7 +17,8 @@ import pydantic
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.formats import DEFAULT, Format, Name
-from batch_pipelines.engine.queries import Query  # noqa: TC001  # pydantic reads it at run time
+from batch_pipelines.engine.loaded import Batches  # noqa: TC001  # pydantic reads it at run time
+from batch_pipelines.engine.queries import Query  # noqa: TC001
 from batch_pipelines.engine.routes import Route
 from batch_pipelines.engine.rules import Rule  # noqa: TC001 - pydantic reads it at run time
 
@@ -37,7 +38,7 @@ Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}
 
 
 class _Part(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 class Source(_Part):
@@ -50,6 +51,7 @@ class Source(_Part):
         settle_seconds: How long, in seconds, the files of a delivery must be unchanged before the
             sensor takes it for complete.
         query: What to read of another database, in place of files.
+        batches: A table of the system that loads, in which it says which files a batch is from.
     """
 
     path: str = pydantic.Field(
@@ -62,11 +64,14 @@ class Source(_Part):
     query: Query | None = pydantic.Field(
         default=None, description="what to read of another database, in place of files"
     )
+    batches: Batches | None = pydantic.Field(
+        default=None, description="table of another loader that maps its batches to their files"
+    )
 
     @pydantic.model_validator(mode="after")
     def _path_or_query(self) -> Self:
-        if (self.query is None) == (not self.path):
-            message = "must have `path`, the pattern of its files, or a `query`, and not both"
+        if bool(self.path) + (self.query is not None) + (self.batches is not None) != 1:
+            message = "must have one of `path`, the files' pattern, a `query`, and `batches`"
             raise ValueError(message)
         if self.query is not None and "settle_seconds" in self.model_fields_set:
             message = "`settle_seconds` is for files; a query is read in one snapshot"
@@ -140,7 +145,10 @@ class Table(_Part):
         header: Names of the columns where its files do not have them; in place of `format.header`.
         write: `insert` rows, or `upsert`: a row whose key the table has is updated, in the columns that
             its record brings, and an image of it is kept. Or insert each by an `individual` statement.
-        key: Columns of the key by which rows are upserted; the primary key by default.
+            Or `none`: something else loads it, and its batches are reconciled.
+        key: Columns of the key by which rows are upserted, or told apart where they are reconciled; the
+            primary key by default.
+        batch_column: Column that holds the id of the batch that the other system loaded a row in.
         conflict: What becomes of a record whose key is taken, by a row of the table or by an earlier
             record: `quarantine`, `skip` (set aside too, but counted as skipped and held against no
             threshold), or `fail` the batch.
@@ -162,12 +170,16 @@ class Table(_Part):
     header: tuple[Name, ...] = pydantic.Field(
         default=(), description="names of the columns where this table's files do not have them"
     )
-    write: Literal["insert", "upsert", "individual"] = pydantic.Field(
+    write: Literal["insert", "upsert", "individual", "none"] = pydantic.Field(
         default="insert",
-        description="insert rows, update those with the same key, or insert one by one",
+        description="insert rows, update those with the same key, insert one by one, or only compare",
     )
     key: tuple[str, ...] = pydantic.Field(
-        default=(), description="columns by which rows are upserted; the primary key by default"
+        default=(),
+        description="columns by which rows are upserted or reconciled; the primary key by default",
+    )
+    batch_column: str = pydantic.Field(
+        default="", description="with `write: none`: column with the other system's batch id"
     )
     conflict: Literal["quarantine", "skip", "fail"] = pydantic.Field(
         default="quarantine", description="what becomes of a record whose key is taken"
@@ -195,8 +207,17 @@ class Table(_Part):
 
     @pydantic.model_validator(mode="after")
     def _only_upserts_have_a_key(self) -> Self:
-        if self.key and self.write != "upsert":
-            message = "`key` goes with `write: upsert` alone"
+        if self.key and self.write not in {"upsert", "none"}:
+            message = "`key` goes with `write: upsert` or `write: none` alone"
+            raise ValueError(message)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _others_say_their_batches(self) -> Self:
+        if bool(self.batch_column) != (self.write == "none"):
+            message = (
+                "`write: none` and `batch_column`, where its loader keeps batch ids, go together"
+            )
             raise ValueError(message)
         return self
 
@@ -346,6 +367,8 @@ class Feed(_Part):
         identity: Whether the same content under another partition key is a duplicate (`feed`) or
             a delivery of its own (`partition`).
         ddl: SQL file beside the feed file that creates its tables where they are missing.
+        validation: Of a feed that is reconciled, in its file `validate`: `each` batch by itself, or all
+            that are new `together`.
         owners: Who answers for the feed: e-mail addresses or `team:NAME`.
         rollback: How its batches are taken back.
     """
@@ -374,6 +397,10 @@ class Feed(_Part):
         default="partition", description="where the same content counts as a duplicate"
     )
     ddl: str | None = pydantic.Field(default=None, description="SQL file that creates the tables")
+    # pydantic's models have a method `validate`.
+    validation: Literal["each", "together"] = pydantic.Field(
+        default="each", alias="validate", description="with `write: none`: how batches are compared"
+    )
     owners: tuple[str, ...] = pydantic.Field(default=(), description="e-mail or team:NAME")
     rollback: Rollback = pydantic.Field(
         default=Rollback(), description="how its batches are taken back"
@@ -414,6 +441,24 @@ class Feed(_Part):
             message = "`format.table_field` and a `match:` in each of the tables go together"
             raise ValueError(message)
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _writes_or_reconciles(self) -> Feed:
+        if len({table.write == "none" for table in self.tables}) > 1:
+            message = "`write: none` holds for all tables of a feed or for none; write two feeds"
+            raise ValueError(message)
+        if not self.is_reconciled and (self.source.batches or self.validation != "each"):
+            message = "`source.batches` and `validate` go with `write: none` alone"
+            raise ValueError(message)
+        if self.is_reconciled and self.source.query is not None:
+            message = "`write: none` compares with files: it needs a `path` or `batches`"
+            raise ValueError(message)
+        return self
+
+    @property
+    def is_reconciled(self) -> bool:
+        """Whether something else loads its tables, so that nothing is written here."""
+        return self.tables[0].write == "none"
 
     @pydantic.model_validator(mode="after")
     def _a_query_fills_one_table(self) -> Feed:

@@ -64,8 +64,8 @@ def take_in(
     staged, checksums = [], []
     for file in delivery.data:
         target = work.feed.target_of(file.name)
-        size, crc, sha256, seen, stored = _copy(file, folder / file.name)
-        file_format, compression = _kind(file, folder / file.name)
+        size, crc, sha256, seen, stored = copy_staged(file, folder / file.name)
+        file_format, compression = kind_of(file, folder / file.name)
         if target == EVERY_TABLE and file_format != "jsonl":
             message = (
                 f"{file}: the feed has a `table_field`, which only JSON lines have. "
@@ -103,13 +103,24 @@ def take_in(
             )
             raise DeliveryError(message)
     for file in delivery.control:
-        _copy(file, folder / file.name)
+        copy_staged(file, folder / file.name)
     sync_folder(folder)
     return staged, checksums
 
 
-def _kind(file: LandedFile, copy: Path) -> tuple[str, str | None]:
-    """Tell format and compression by a file's suffixes; of `a.zip` by that of the file in it."""
+def kind_of(file: LandedFile, copy: Path) -> tuple[str, str | None]:
+    """Tell format and compression by a file's suffixes; of `a.zip` by that of the file in it.
+
+    Args:
+        file: The file.
+        copy: Its staged copy.
+
+    Returns:
+        A value of `FORMATS`, and one of `COMPRESSIONS` or None.
+
+    Raises:
+        DeliveryError: It is none that is known.
+    """
     path = PurePath(file.name)
     compression = COMPRESSIONS.get(path.suffix.lower())
     name = PurePath(path.stem if compression else path.name)
@@ -130,10 +141,22 @@ def _kind(file: LandedFile, copy: Path) -> tuple[str, str | None]:
     return FORMATS[suffix], compression
 
 
-def _copy(
+def copy_staged(
     file: LandedFile, target: Path
 ) -> tuple[int, int, str, list[Checksum], StoredChecksum | None]:
-    """Copy a file; last is given what its place says of its checksum, checked here if of parts."""
+    """Copy a file into staging.
+
+    Args:
+        file: The file.
+        target: The copy, which is not there yet.
+
+    Returns:
+        Its size in bytes, CRC32C, SHA-256, all checksums; and what its place says of its checksum, which
+        is checked here if it is of parts.
+
+    Raises:
+        DeliveryError: It changes while it is read.
+    """
     with file.open() as reading:
         stored = reading.stored
         composite = CompositeCrc32c(stored.parts if stored else ())

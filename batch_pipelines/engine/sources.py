@@ -5,12 +5,13 @@ The one place that tells the two apart. Everybody else asks here, and gets stage
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine import intake, landing
 from batch_pipelines.engine.catalog import match_columns
-from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.errors import DeliveryError, FeedError
 from batch_pipelines.engine.feeds import check_key
 from batch_pipelines.engine.landing import Delivery
 from batch_pipelines.engine.promises import read_promises
@@ -49,7 +50,9 @@ def place(feed: Feed) -> str:
     Args:
         feed: The feed.
     """
-    query = feed.source.query
+    query, batches = feed.source.query, feed.source.batches
+    if batches is not None:
+        return f"files that {batches.table} lists"
     if query is None:
         return feed.source.path
     return f"{query.table or 'a query'} in the database of {query.url_variable}"
@@ -108,8 +111,16 @@ def keys_to_import(feed: Feed, key: str | None, root: Path) -> list[str]:
 
     Raises:
         DeliveryError: The key is not a valid one, or nothing is waiting.
+        FeedError: The feed imports nothing.
         SettingsError: The URL of a query's database is not set, or cannot be used.
     """
+    if feed.is_reconciled:
+        message = (
+            f"Feed {feed.feed} writes nothing (`write: none`): another system loads its tables. "
+            f"Compare what it has loaded: batch-pipelines reconcile {feed.feed}"
+            f"{'' if key is None else f' --batch {shlex.quote(key)}'}"
+        )
+        raise FeedError(message)
     by_path = feed.source.query is None
     if key is None:
         keys = find_keys(feed, root)

@@ -170,9 +170,7 @@ def changed(old: str, new: str) -> str:
         ),
         pytest.param(
             changed("  path: ", "  settle_seconds: 3 #"),
-            [
-                "2: `source`: must have `path`, the pattern of its files, or a `query`, and not both."
-            ],
+            ["2: `source`: must have one of `path`, the files' pattern, a `query`, and `batches`."],
             id="neither path nor query",
         ),
         pytest.param(

@@ -235,6 +235,11 @@ SELECT DISTINCT ON (target_table) target_table, src_records, tgt_records, checks
     tgt_extras, mismatches, matches, details
 FROM batch_audit.validation_summary WHERE batch_id = %s ORDER BY target_table, log_id DESC
 """
+_OF_LOG = """
+SELECT target_table, src_records, tgt_records, checks, src_extras, tgt_extras, mismatches, matches,
+    details
+FROM batch_audit.validation_summary WHERE log_id = %s
+"""
 _ARCHIVE = """
 INSERT INTO batch_audit.archive_manifest (batch_id, bag_path, payload_files, payload_bytes,
     tagmanifest_sha256, verified_at)
@@ -334,9 +339,12 @@ def open_validation(connection: Connection, batch_id: str, run_id: str, table: s
 
 
 def close_validation(
-    connection: Connection, batch_id: str, log_id: int, found: TableValidation
+    connection: Connection, batch_id: str | None, log_id: int, found: TableValidation
 ) -> None:
-    """End a log entry with what was found, and keep every check in the summary."""
+    """End a log entry with what was found, and keep every check in the summary.
+
+    There is no batch id where another system has loaded the rows.
+    """
     failed = [check.name for check in found.checks if check.status == "FAILED"]
     checks = Jsonb([check.__dict__ for check in found.checks])
     rows = found.rows
@@ -364,7 +372,15 @@ def abandon_validation(connection: Connection, log_id: int, why: str) -> None:
 
 def validations(connection: Connection, batch_id: str) -> list[TableValidation]:
     """Read the newest finding for each table of a batch."""
-    rows: Sequence[tuple[Any, ...]] = connection.execute(_VALIDATIONS, (batch_id,)).fetchall()
+    return _validations(connection.execute(_VALIDATIONS, (batch_id,)).fetchall())
+
+
+def validation_of_log(connection: Connection, log_id: int) -> TableValidation | None:
+    """Read what a log entry ended with; None where its checks could not be made."""
+    return next(iter(_validations(connection.execute(_OF_LOG, (log_id,)).fetchall())), None)
+
+
+def _validations(rows: Sequence[tuple[Any, ...]]) -> list[TableValidation]:
     return [
         TableValidation(
             table, src, tgt, tuple(Check(**check) for check in checks), _report(*report)
