@@ -1,7 +1,7 @@
 """The asset `reconcile`: batches that another system has loaded, compared with their files, and checks.
 
 The only asset of a feed that writes nothing. Its partitions are the other system's batch ids; where
-the feed has all new batches compared together, it has none.
+the feed has all new batches compared together, or a table as a whole, it has none.
 """
 
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def reconcile_asset(feed: Feed) -> dg.AssetsDefinition:
         kinds={"postgres"},
         description="Rows that another system has loaded, against the files they are from.",
         check_specs=check_specs(key, [each.table for each in feed.tables], _CHECKS),
-        partitioned=feed.validation == "each",
+        partitioned=feed.validation == "each" and not feed.is_compared_whole,
     )
     def _reconcile(
         context: dg.AssetExecutionContext,

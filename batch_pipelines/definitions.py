@@ -52,7 +52,7 @@ def build_defs(
         warnings.simplefilter("ignore", dg.BetaWarning)
         assets = [asset for feed in chosen for asset in feed_assets(feed)]
     imported = [feed for feed in chosen if not feed.is_reconciled]
-    reconciled = [feed for feed in chosen if feed.is_reconciled]
+    reconciled = [feed for feed in chosen if feed.is_reconciled and not feed.is_compared_whole]
     verify = verify_job({feed.feed: feed for feed in chosen})
     return dg.Definitions(
         assets=assets,

@@ -15,7 +15,7 @@ from batch_pipelines.engine.errors import BatchError, DeliveryError, FeedError, 
 from batch_pipelines.engine.feed_files import load_feeds, place_of
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.postgres.database import open_database
-from batch_pipelines.engine.reconciliation.loaded_batches import check_loaded
+from batch_pipelines.engine.reconciliation.loaded_batches import check_loaded, comparable_tables
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.sources import check_source, find_keys, place
 from batch_pipelines.engine.writing.ruling import read_rules
@@ -73,11 +73,12 @@ def check(*, json: Json = False) -> None:
         for feed in feeds.values():
             try:
                 tables = read_tables(connection, feed)
+                if feed.is_reconciled:
+                    check_loaded(connection, feed)
+                    tables = comparable_tables(connection, feed)
                 place_in = functools.partial(place_of, settings.feeds, feed.feed)
                 read_rules(connection, feed, tables, place_in)
                 check_source(feed, tables)
-                if feed.is_reconciled:
-                    check_loaded(connection, feed)
             except UnreachableError as error:
                 unchecked.append(f"{feed.feed}: its query was not checked. {error}")
             except BatchError as error:

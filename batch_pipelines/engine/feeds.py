@@ -214,9 +214,12 @@ class Table(_Part):
 
     @pydantic.model_validator(mode="after")
     def _others_say_their_batches(self) -> Self:
-        if bool(self.batch_column) != (self.write == "none"):
+        if self.batch_column and self.write != "none":
+            message = "`batch_column` goes with `write: none` alone"
+            raise ValueError(message)
+        if self.write == "none" and (self.rules or self.owned_children):
             message = (
-                "`write: none` and `batch_column`, where its loader keeps batch ids, go together"
+                "`rules` and `owned_children` are for rows that are written, not for `write: none`"
             )
             raise ValueError(message)
         return self
@@ -450,10 +453,24 @@ class Feed(_Part):
         if not self.is_reconciled and (self.source.batches or self.validation != "each"):
             message = "`source.batches` and `validate` go with `write: none` alone"
             raise ValueError(message)
-        if self.is_reconciled and self.source.query is not None:
-            message = "`write: none` compares with files: it needs a `path` or `batches`"
+        needed = self.is_reconciled and not self.is_compared_whole
+        if any(bool(table.batch_column) != needed for table in self.tables):
+            message = (
+                "a table with `write: none` needs a `batch_column`, where its loader keeps batch ids; "
+                "but one that is compared with a query without {batch} has none"
+            )
+            raise ValueError(message)
+        of_files = self.tables[0].key or self.validation != "each"
+        if self.is_reconciled and self.source.query is not None and of_files:
+            message = "`tables[].key` and `validate` are for files; a query has a `key` of its own"
             raise ValueError(message)
         return self
+
+    @property
+    def is_compared_whole(self) -> bool:
+        """Whether its table is held as a whole against one of another database."""
+        query = self.source.query
+        return self.is_reconciled and query is not None and not query.is_partitioned
 
     @property
     def is_reconciled(self) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from batch_pipelines.engine.catalog import read_table
+from batch_pipelines.engine.catalog import read_table, read_tables
 from batch_pipelines.engine.errors import FeedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from batch_pipelines.engine.catalog import TableInfo
     from batch_pipelines.engine.feeds import Feed, Table
     from batch_pipelines.engine.postgres.database import Connection
 
@@ -72,6 +74,8 @@ def check_loaded(connection: Connection, feed: Feed) -> None:
 
 def _check_table(connection: Connection, feed: Feed, table: Table) -> None:
     info = read_table(connection, feed, table.table)
+    if feed.is_compared_whole:
+        return
     names = [column.name for column in info.columns]
     for name in (table.batch_column, *table.key):
         if name not in names:
@@ -90,6 +94,21 @@ def _check_table(connection: Connection, feed: Feed, table: Table) -> None:
             f"{create.as_string(connection)};"
         )
         raise FeedError(message)
+
+
+def comparable_tables(connection: Connection, feed: Feed) -> tuple[TableInfo, ...]:
+    """Read the catalog of a reconciled feed's tables; see `catalog.read_tables`.
+
+    What their loader adds to a row, or PostgreSQL computes, is their own affair: a source may bring any
+    columns, and need not bring all that must have a value.
+    """
+    return tuple(
+        replace(
+            table,
+            columns=tuple(replace(c, not_null=False, computed=False) for c in table.columns),
+        )
+        for table in read_tables(connection, feed)
+    )
 
 
 def loaded_batches(connection: Connection, feed: Feed, *, every: bool = False) -> list[str]:

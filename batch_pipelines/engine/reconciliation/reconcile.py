@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from batch_pipelines.engine.catalog import read_tables
+from psycopg import sql
+
 from batch_pipelines.engine.errors import (
     BusyError,
     FeedError,
@@ -21,9 +22,11 @@ from batch_pipelines.engine.errors import (
 from batch_pipelines.engine.ledger import proofs, reconciliations
 from batch_pipelines.engine.reconciliation.loaded_batches import (
     check_loaded,
+    comparable_tables,
     loaded_batches,
     loaded_in,
 )
+from batch_pipelines.engine.reconciliation.query import reconcile_query
 from batch_pipelines.engine.reconciliation.source_files import copy_source
 from batch_pipelines.engine.reconciliation.table import reconcile_table
 from batch_pipelines.engine.work import explain
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.settings import Settings
 
 Outcome = Literal["SUCCESS", "PARTIAL_SUCCESS", "FAILED", "UNVERIFIED"]
+WHOLE = "whole"
+"""Stands for a batch in the log where a table is compared as a whole."""
 LOCK_CLASS = 0x62700005
 """One more class of two-key advisory locks, beside those of `database`."""
 _TRY_LOCK = "SELECT pg_try_advisory_lock(%s, hashtext(%s))"
@@ -164,7 +169,14 @@ class Reconciler:
             )
             raise FeedError(message)
         check_loaded(connection, self.feed)
-        tables = [_to_compare(table) for table in read_tables(connection, self.feed)]
+        tables = comparable_tables(connection, self.feed)
+        if self.feed.is_compared_whole:
+            if batch not in {None, WHOLE}:
+                message = f"Feed {self.feed.feed} compares its table as a whole; leave --batch out."
+                raise FeedError(message)
+            # What was equal then need not be now.
+            yield self._reconcile(connection, (WHOLE,), tables)
+            return
         if batch is not None:
             known = _known(connection, self.feed.feed, (batch,), worked=False)
             done = known.status in {"SUCCESS", "FAILED"} and not force
@@ -218,16 +230,19 @@ class Reconciler:
         self, connection: Connection, batches: Sequence[str], table: TableInfo
     ) -> TableValidation:
         own = self.feed.table_named(table.full_name)
+        whole = self.feed.is_compared_whole
+        where = sql.SQL("true") if whole else loaded_in(own, batches)
         self.settings.home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="reconcile-", dir=self.settings.home) as name:
             folder = Path(name) / "source"
             folder.mkdir()
+            if self.feed.source.query is not None:
+                return reconcile_query(connection, self.feed, table, where, batches[0], folder)
             copied = copy_source(connection, self.feed, own, batches, self.settings.root, folder)
             files = [part for file in copied if (part := file.of_table(table.full_name))]
             route = self.feed.route(table.full_name)
             source = table_source(table, files, folder, self.feed.form_of(table.full_name), route)
-            key = own.key or table.primary_key
-            return reconcile_table(connection, source, loaded_in(own, batches), key)
+            return reconcile_table(connection, source, where, own.key or table.primary_key)
 
     @contextmanager
     def _logged(
@@ -270,9 +285,3 @@ def _known(
         TableReconciliation(log, proofs.validation_of_log(connection, log.id)) for log in logs
     ]
     return Reconciliation(feed, batches, worked, tuple(tables))
-
-
-def _to_compare(table: TableInfo) -> TableInfo:
-    """Take any columns from a file: what its loader added to a row, or computed, is its own affair."""
-    columns = (replace(each, not_null=False, computed=False) for each in table.columns)
-    return replace(table, columns=tuple(columns))

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.writing.source import TableSource
     from batch_pipelines.engine.writing.staging import Staged
 
-# The source is read again while the transaction waits; nothing is locked meanwhile.
-_SNAPSHOT = (
+SNAPSHOT = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "SET LOCAL idle_in_transaction_session_timeout = 0",
 )
+"""Begins a transaction that sees one moment, and may wait while the source is read again."""
 _NOT_CONVERTED = sql.SQL("SELECT DISTINCT place FROM {} ORDER BY 1").format(BREACHES)
 
 
@@ -80,7 +80,7 @@ def reconcile_table(
     _take_out_unconverted(connection, staged, refused.records)
     unread = sum(map(len, refused.records.values()))
     with connection.transaction():
-        for statement in _SNAPSHOT:
+        for statement in SNAPSHOT:
             connection.execute(statement)
         checks = [*check_table(connection, source, where, _left_out(source, refused.records), key)]
         if source.exact:
@@ -89,7 +89,7 @@ def reconcile_table(
         if source.as_text or any(check.status == "FAILED" for check in checks):
             began = time.perf_counter()
             rows = differing_rows(connection, source, staged.name, where, key)
-            checks.append(_rows_check(rows, time.perf_counter() - began))
+            checks.append(rows_check(rows, time.perf_counter() - began))
     checks += _not_covered(source, unread)
     records, stored = int(checks[0].expected), int(checks[0].actual)
     return TableValidation(source.table.full_name, records + unread, stored, tuple(checks), rows)
@@ -134,18 +134,25 @@ def _digest_check(
     return Check(
         "rows.digest",
         digest_statement(connection, table, names, where).as_string(connection).strip(),
-        _digest_text(expected),
-        _digest_text(actual),
+        digest_text(expected),
+        digest_text(actual),
         "SUCCESS" if expected == actual else "FAILED",
         round(time.perf_counter() - began, 6),
     )
 
 
-def _digest_text(digest: RowDigest) -> str:
+def digest_text(digest: RowDigest) -> str:
+    """Write a digest for a check."""
     return f"rows={digest.rows} sum={digest.total} moment={digest.moment}"
 
 
-def _rows_check(rows: RowReport, seconds: float) -> Check:
+def rows_check(rows: RowReport, seconds: float) -> Check:
+    """Make a check of rows that were compared one by one.
+
+    Args:
+        rows: How they differ.
+        seconds: How long it took.
+    """
     found = {"missing": rows.src_extras, "extra": rows.tgt_extras, "changed": rows.mismatches}
     actual = ", ".join(f"{number} {kind}" for kind, number in found.items())
     status: Verdict = "FAILED" if any(found.values()) else "SUCCESS"

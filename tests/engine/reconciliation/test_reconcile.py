@@ -241,13 +241,13 @@ def test_rows_without_a_key_are_told_apart_by_all_values(site18: MakeSite) -> No
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ({"tables": [{"table": "a.b", "write": "none"}]}, "go together"),
-        ({"tables": [{"table": "a.b", "batch_column": "x"}]}, "go together"),
+        ({"tables": [{"table": "a.b", "write": "none"}]}, "needs a `batch_column`"),
+        ({"tables": [{"table": "a.b", "batch_column": "x"}]}, "goes with `write: none` alone"),
         ({"tables": [{"table": "a.b"}], "validate": "together"}, "go with `write: none` alone"),
         ({"source": {"path": "{batch}/x", "batches": {"table": "a.b", "batch": "c", "path": "d"}}},
          "must have one of"),
         ({"source": {"query": {"url_variable": "A", "table": "t", "key": ["id"]}}},
-         "compares with files"),
+         "without {batch} has none"),
         ({"tables": [{"table": "a.b", "files": "y", "write": "none", "batch_column": "x"},
                      {"table": "a.c", "files": "x"}]}, "write two feeds"),
     ],
