@@ -6,10 +6,8 @@ One that fails, or cannot be verified, never keeps the next one from its turn.
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from psycopg import sql
@@ -27,6 +25,7 @@ from batch_pipelines.engine.reconciliation.loaded_batches import (
     loaded_in,
 )
 from batch_pipelines.engine.reconciliation.query import reconcile_query
+from batch_pipelines.engine.reconciliation.scratch import scratch_folder
 from batch_pipelines.engine.reconciliation.source_files import copy_source
 from batch_pipelines.engine.reconciliation.table import reconcile_table
 from batch_pipelines.engine.work import explain
@@ -232,10 +231,8 @@ class Reconciler:
         own = self.feed.table_named(table.full_name)
         whole = self.feed.is_compared_whole
         where = sql.SQL("true") if whole else loaded_in(own, batches)
-        self.settings.home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="reconcile-", dir=self.settings.home) as name:
-            folder = Path(name) / "source"
-            folder.mkdir()
+        with scratch_folder(self.settings.home) as scratch:
+            folder = scratch / "source"
             if self.feed.source.query is not None:
                 return reconcile_query(connection, self.feed, table, where, batches[0], folder)
             copied = copy_source(connection, self.feed, own, batches, self.settings.root, folder)

@@ -15,6 +15,7 @@ from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger.reconciliations import open_log
 from batch_pipelines.engine.reconciliation.loaded_batches import loaded_batches
 from batch_pipelines.engine.reconciliation.reconcile import LOCK_CLASS, overall
+from batch_pipelines.engine.reconciliation.scratch import scratch_folder
 from tests.engine.reconciliation.support_loader import (
     DDL,
     FEED,
@@ -30,6 +31,8 @@ from tests.engine.reconciliation.support_loader import (
 from tests.support_engine import Site
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.engine.conftest import MakeSite
 
 EACH = 30
@@ -200,6 +203,17 @@ def test_a_dead_run_is_taken_over_and_a_live_one_is_left_alone(site18: MakeSite)
     assert found.status == "SUCCESS"
     logged = place.sql("SELECT status, exception FROM batch_audit.validation_log ORDER BY id")
     assert logged == [("UNVERIFIED", "Its run ended without a word."), ("SUCCESS", None)]
+
+
+def test_what_a_killed_run_has_left_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / "reconcile-x"
+    (left / "source").mkdir(parents=True)
+    (left / "source" / "part.csv").write_text("id\n1\n")
+    with scratch_folder(tmp_path) as first, scratch_folder(tmp_path) as second:
+        assert not left.exists()
+        assert (first / "source").is_dir()
+        assert (second / "source").is_dir()
+    assert not [*tmp_path.iterdir()]
 
 
 def test_batches_are_found_by_the_index(site: MakeSite) -> None:
