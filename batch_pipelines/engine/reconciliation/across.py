@@ -33,6 +33,8 @@ _TEXTS: Final = frozenset({19, 25, 1042, 1043})
 _PARTS: Final = 16
 _FEW_ROWS: Final = 64
 """Rows of a range that are fetched rather than divided again."""
+_MANY_ROWS: Final = 4096
+"""The same, of a range of which every part differs."""
 
 Key = tuple[str, ...]
 Hashes = tuple[bytes | None, ...]
@@ -242,12 +244,15 @@ def _differing(
     if not bounds:
         yield span
         return
-    ends: list[Key | None] = [span.after, *bounds, span.to]
-    for after, to in itertools.pairwise(ends):
-        part = Span(after, to)
-        found = source.digest(part), target.digest(part)
-        if found[0] != found[1]:
-            yield from _differing(source, target, part, found)
+    parts = [Span(*ends) for ends in itertools.pairwise([span.after, *bounds, span.to])]
+    found = [(part, (source.digest(part), target.digest(part))) for part in parts]
+    differing = [(part, digests) for part, digests in found if digests[0] != digests[1]]
+    if len(differing) == len(parts) and max(rows) <= _MANY_ROWS:
+        # Rows differ all over the range, so that dividing on would only cost.
+        yield span
+        return
+    for part, both in differing:
+        yield from _differing(source, target, part, both)
 
 
 def _each(rows: Counter[Hashes]) -> list[Hashes]:

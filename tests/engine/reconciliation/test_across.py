@@ -16,6 +16,7 @@ from psycopg import sql
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.reconciliation.across import Side, compare
+from batch_pipelines.engine.reconciliation.differing import MOST_NAMED
 from tests.engine.reconciliation.support_loader import Named, by_batch, named, reconcile, table_of
 from tests.support_databases import fresh
 from tests.support_engine import Site
@@ -185,6 +186,16 @@ def test_the_cost_grows_with_the_differences(pair: Site, rows: int, differing: i
         levels = 2 if rows == 2_000 else 3
         assert source.statements + target.statements <= 8 + differing * levels * (2 * 16 + 1 + 2)
         assert source.fetched + target.fetched <= differing * (2 * 64 + levels * 16)
+
+
+def test_tables_that_differ_throughout_are_not_divided_to_the_end(pair: Site) -> None:
+    pair.sql("INSERT INTO a SELECT n, 0 FROM generate_series(1, 20000) n")
+    pair.sql("INSERT INTO b SELECT n, 1 FROM generate_series(1, 20000) n")
+    with sides(pair) as (source, target):
+        found = compare(source, target, ["k", "v"], ["k"])
+        assert found.rows is not None
+        assert (found.rows.mismatches, len(found.rows.details)) == (20_000, MOST_NAMED)
+        assert source.statements + target.statements < 700
 
 
 def test_equal_tables_take_one_statement_each(pair: Site) -> None:
