@@ -133,7 +133,7 @@ def test_check_says_where_the_database_was_not_reached(
     monkeypatch.delenv(VARIABLE)
     ran = cli("feeds", "check")
     assert (ran.code, "LEGACY_URL is not set" in ran.err) == (2, True)
-    assert cli("feeds", "list").code == 0
+    assert cli("feeds", "list").code == 1
 
 
 def test_without_keys_a_partition_must_be_named(cli: Cli, shop: Shop, legacy: str) -> None:

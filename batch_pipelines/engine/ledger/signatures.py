@@ -21,7 +21,7 @@ from batch_pipelines.engine.signatures import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.postgres.database import Connection
@@ -117,8 +117,8 @@ def _version(number: int, columns: Iterable[dict[str, str]]) -> Version:
 def record(connection: Connection, batch: Batch, comparisons: Iterable[Comparison]) -> None:
     """Keep what a batch's delivery was; called inside the publish transaction.
 
-    Batches of a feed that are published at once wait for each other here, and are compared with what
-    the other one has brought.
+    Where it makes a new version, batches of a feed that are published at once wait for each other here,
+    and are compared with what the other one has brought.
 
     Args:
         connection: The publishing connection.
@@ -128,10 +128,13 @@ def record(connection: Connection, batch: Batch, comparisons: Iterable[Compariso
     Raises:
         PublishError: Against what another batch has brought since, other columns were to be loaded.
     """
-    connection.execute(_LOCK, (batch.feed,))
     connection.execute(_FORGET, (batch.batch_id,))
+    every = [*comparisons]
     now = in_force(connection, batch.feed, but=batch.batch_id)
-    for loaded in comparisons:
+    if any(_is_new(loaded, now) for loaded in every):
+        connection.execute(_LOCK, (batch.feed,))
+        now = in_force(connection, batch.feed, but=batch.batch_id)
+    for loaded in every:
         comparison = loaded.against(now.get(loaded.table.full_name))
         if comparison.frozen or comparison.left_out != loaded.left_out:
             message = (
@@ -139,12 +142,18 @@ def record(connection: Connection, batch: Batch, comparisons: Iterable[Compariso
                 f"{loaded.table.full_name}; nothing was written. Run again."
             )
             raise PublishError(message)
-        before, taken = comparison.terms.in_force, comparison.taken
-        if before is not None and before.signature.hash == taken.hash:
-            version: int | None = before.number
+        before, table = comparison.terms.in_force, loaded.table.full_name
+        if before is None or _is_new(loaded, now):
+            version = _add(connection, batch, table, comparison.taken)
         else:
-            version = _add(connection, batch, loaded.table.full_name, taken)
+            version = before.number
         _record(connection, batch, comparison, version)
+
+
+def _is_new(loaded: Comparison, now: Mapping[str, Version]) -> bool:
+    """Say whether a delivery makes a new version."""
+    before = now.get(loaded.table.full_name)
+    return before is None or before.signature.hash != loaded.against(before).taken.hash
 
 
 def record_refused(connection: Connection, batch: Batch, comparison: Comparison) -> None:
