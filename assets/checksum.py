@@ -37,6 +37,7 @@ def checksum_asset(feed: Feed) -> dg.AssetsDefinition:
                 "promised": hexadecimal(file.expected_crc32c),
                 "promised by": file.expected_source,
                 "records": file.records,
+                "set aside": file.problem if file.set_aside else None,
             }
             for file in result.files
         ]
@@ -48,6 +49,7 @@ def checksum_asset(feed: Feed) -> dg.AssetsDefinition:
                 **batch_metadata(result.batch, worked=result.worked),
                 **({"records": sum(counted)} if counted else {}),
                 "files": table(files),
+                "files_set_aside": sum(file.set_aside for file in result.files),
                 **({"throughput_mbps": round(rate, 1)} if result.worked else {}),
             }
         )

@@ -119,16 +119,7 @@ def show(
         ["stage", "state", "started", "seconds"],
         [[s.stage, s.status, _time(s.started_at), _seconds(s)] for s in stages],
     )
-    if staged:
-        print_table(
-            "Files",
-            ["file", "table", "bytes", "records", "crc32c", "promised", "sha256"],
-            [
-                [f.file_name, f.target_table, f.size, f.records, f"{f.crc32c:08x}",
-                 None if f.expected_crc32c is None else f"{f.expected_crc32c:08x}", f.sha256[:12]]
-                for f in staged
-            ],
-        )  # fmt: skip
+    _print_files(staged)
     if tables:
         print_table(
             "Balance: inserted + updated + unchanged + rejected + skipped = records",
@@ -223,6 +214,22 @@ def _print_rollback(batch: Batch, tables: Sequence[rollbacks.TableRollback]) -> 
         [[t.target_table, t.deleted, t.restored, t.reinstated, t.owned, t.kept, t.differing]
          for t in tables],
     )  # fmt: skip
+
+
+def _print_files(staged: Sequence[files.ImportFile]) -> None:
+    if staged:
+        print_table(
+            "Files",
+            ["file", "table", "bytes", "records", "crc32c", "promised", "sha256"],
+            [
+                [f.file_name, f.target_table, f.size, f.records, f"{f.crc32c:08x}",
+                 None if f.expected_crc32c is None else f"{f.expected_crc32c:08x}", f.sha256[:12]]
+                for f in staged
+            ],
+        )  # fmt: skip
+    for file in staged:
+        if file.problem is not None:
+            say(f"{'set aside' if file.set_aside else 'bad'}: {file.problem}")
 
 
 def _print_signatures(signatures: Sequence[proofs.Signature], tables: int) -> None:

@@ -20,7 +20,7 @@ from batch_pipelines.cli.show import Json, complain, console, print_json, reason
 from batch_pipelines.engine.errors import BatchError, StageOrderError
 from batch_pipelines.engine.feed_files import find_feed, load_feeds
 from batch_pipelines.engine.ledger import batches as ledger
-from batch_pipelines.engine.ledger import proofs
+from batch_pipelines.engine.ledger import files, proofs
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
@@ -125,12 +125,14 @@ class Imported:
             the partition, as a rule.
         problem: What went wrong, if anything did.
         rejects: How many of its records each reason holds back.
+        files_set_aside: What is wrong with each file that it went on without.
     """
 
     name: str
     batch: Batch | None
     problem: str | None
     rejects: list[RejectCount] = field(default_factory=list)
+    files_set_aside: list[str] = field(default_factory=list)
 
 
 class _Importer:
@@ -218,8 +220,11 @@ class _Importer:
         with self._database.connect("import") as connection:
             outcome = ledger.of_run(connection, result.run_id)
             reasons = quarantine.summary(connection, outcome.batch_id) if outcome else []
+            staged = files.of_batch(connection, outcome.batch_id) if outcome else []
         name = f"{self._feed.feed}/{key}"
-        return Imported(name, outcome, None if result.success else _first_error(result), reasons)
+        problem = None if result.success else _first_error(result)
+        aside = [file.problem or "" for file in staged if file.set_aside]
+        return Imported(name, outcome, problem, reasons, aside)
 
     def _report(self, imported: Imported) -> None:
         batch = imported.batch
@@ -230,11 +235,13 @@ class _Importer:
         rows = "" if batch.written_records is None else f"{batch.written_records:,} rows"
         line = f"{batch.batch_id[:8]}  {batch.name}  {status(batch.status)}  {rows}"
         console().print(line.rstrip())
+        for problem in imported.files_set_aside:
+            say(f"          file set aside: {problem}")
         if imported.rejects:
             self._report_rejects(batch, imported.rejects)
         if imported.problem is not None:
             complain(imported.problem)
-        if imported.problem is not None or imported.rejects:
+        if imported.problem is not None or imported.rejects or imported.files_set_aside:
             with self._database.connect("import") as connection:
                 archived = proofs.archive(connection, batch.batch_id) is not None
             say(f"Next: {next_command(batch, archived=archived)}")

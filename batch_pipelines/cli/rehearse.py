@@ -46,7 +46,7 @@ def rehearse_all(
         say("Nothing was changed.")
     if any(rehearsal.problem for rehearsal in found.values()):
         raise typer.Exit(_FAILED)
-    if any(rehearsal.reasons for rehearsal in found.values()):
+    if any(rehearsal.reasons or rehearsal.set_aside for rehearsal in found.values()):
         raise typer.Exit(_PARTIAL)
 
 
@@ -74,6 +74,8 @@ def _report(name: str, rehearsal: Rehearsal) -> None:
             f"{each.updated:,} updated, {each.unchanged:,} unchanged, {each.rejected:,} set aside, "
             f"{each.skipped:,} skipped, {each.removed:,} rows removed"
         )
+    for problem in rehearsal.set_aside:
+        say(f"  file set aside: {problem}")
     for comparison in rehearsal.comparisons:
         print_changes(str(comparison), comparison.changes)
     for reason, records in sorted(rehearsal.reasons.items(), key=lambda item: -item[1]):
@@ -98,6 +100,7 @@ def _plain(name: str, rehearsal: Rehearsal) -> dict[str, object]:
             }
             for each in rehearsal.comparisons
         ],
+        "files_set_aside": rehearsal.set_aside,
         "reasons": [
             {
                 "target_table": reason.target_table, "sqlstate": reason.breach.sqlstate,

@@ -125,8 +125,10 @@ def _archive(connection: Connection, work: Work, batch: Batch) -> ArchiveRecord:
 
 
 def _fill(connection: Connection, work: Work, batch: Batch, folder: Path) -> None:
-    source, digests = folder / "source", folder / "row_digests"
-    source.mkdir()
+    digests = folder / "row_digests"
+    places = {
+        file.file_name: file.place_in_bag for file in files.of_batch(connection, batch.batch_id)
+    }
     compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
     origin = work.staged_source(batch.batch_id)
     if not origin.is_dir():
@@ -136,12 +138,15 @@ def _fill(connection: Connection, work: Work, batch: Batch, folder: Path) -> Non
         )
         raise ArchiveError(message)
     for path in sorted(origin.iterdir()):
-        with path.open("rb") as reading, (source / f"{path.name}.zst").open("wb") as writing:
+        # What is no data file is the sender's word on them.
+        packed = folder / places.get(path.name, f"source/{path.name}.zst")
+        packed.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("rb") as reading, packed.open("wb") as writing:
             compressor.copy_stream(reading, writing, size=path.stat().st_size)
     shutil.copytree(work.staged_digests(batch.batch_id), digests)
     if rejects.has_any(connection, batch.batch_id):
         quarantine = folder / _REJECTS.parent
-        quarantine.mkdir()
+        quarantine.mkdir(exist_ok=True)
         write_parquet(connection, batch.batch_id, folder / _REJECTS)
     ledger = folder / "ledger"
     ledger.mkdir()
@@ -220,7 +225,7 @@ def _read_back(
         raise ArchiveError(message) from None
     for file in staged:
         digest = hashlib.sha256()
-        path = folder / "data" / "source" / f"{file.file_name}.zst"
+        path = folder / "data" / file.place_in_bag
         try:
             with path.open("rb") as packed:
                 for piece in zstandard.ZstdDecompressor().read_to_iter(packed, _READ_BYTES):

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.bad_files import require_enough
 from batch_pipelines.engine.catalog import is_stamped, read_tables
 from batch_pipelines.engine.errors import ContractError, DeliveryError
 from batch_pipelines.engine.feed_files import place_of
@@ -110,6 +111,8 @@ def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> B
 
 
 def _publish(connection: Connection, work: Work, batch: Batch) -> str | None:
+    # Once more: since checksum another run may have published the partition.
+    require_enough(connection, work, files.of_batch(connection, batch.batch_id))
     superseded = batches.in_force(connection, work.feed.feed, work.key)
     old = None if superseded is None else superseded.batch_id
     digests = work.staged_digests(batch.batch_id)

@@ -1,23 +1,28 @@
 """Checksum: read the staged copy again and compare it with what was seen and what was promised.
 
-Each file's CRC32C, and each chunk's, against the one ingest computed in flight; the file's also
-against the sender's sidecar or manifest, or what its store keeps. The same pass counts the records. A
-difference fails the batch before anything is written to a target table.
+Each file's CRC32C, and each chunk's, against the one ingest computed in flight; the file's also,
+and every other digest that is promised, against the sender's sidecar or manifest, or what its store
+keeps. The same pass counts the records. A staged copy that is not what ingest saw fails the batch. So
+does a file that is not what was promised, unless the feed sets such files aside: then none of its
+records is read, and the batch goes on with the others.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import crc32c
 
+from batch_pipelines.engine.bad_files import require_enough
 from batch_pipelines.engine.digests.crc import joined
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, files
-from batch_pipelines.engine.ledger.files import COMPOSITE, Checksum
+from batch_pipelines.engine.ledger.files import COMPOSITE, Checksum, Digest
+from batch_pipelines.engine.promises import broken, differs
 from batch_pipelines.engine.reading.count import (
     CsvScan,
     LineScan,
@@ -68,8 +73,9 @@ def checksum(connection: Connection, work: Work) -> ChecksumResult:
         What was found; everything was equal.
 
     Raises:
-        DeliveryError: A file differs from what ingest copied or the sender promised (the message names
-            it and both checksums), or does not unpack.
+        DeliveryError: A file differs from what ingest copied, or from what was promised where the feed
+            does not go on without it (the message names it and both checksums), or does not unpack.
+        ThresholdError: More files are bad than the feed tolerates.
         StageOrderError: There is no ingested batch.
     """
     batch, to_do = batch_for(connection, work, "checksum")
@@ -89,9 +95,13 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
         for record in by_ingest
         if record.entity_type == "chunk" and record.status == "recorded"
     }
+    # Of parts in a store nothing is left to compute here: the staged copy is what ingest saw.
+    composite = {c.entity_id: c.error_details for c in by_ingest if c.entity_type == COMPOSITE}
     found: list[Checksum] = []
+    damaged: list[str] = []
     counts: dict[str, int] = {}
     by_table: dict[str, dict[str, int]] = {}
+    judged: list[ImportFile] = []
     routes = work.feed.routes
     folder = work.staged_source(batch.batch_id)
     unpacking = Unpacking(folder, work.feed)
@@ -101,10 +111,15 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
             message = f"{path}: the staged copy is gone. Run the whole partition, from ingest."
             raise DeliveryError(message)
         form = work.feed.form_of(file.target_table)
-        # What is read as it was delivered is counted on the way.
-        scan = scan_of(form, file.format) if is_plain(folder, file, form) else None
-        found += read_file(path, file, seen, scan)
-        if all(c.status == "valid" for c in found):
+        # What is read as it was delivered is counted on the way; of what is bad nothing is.
+        is_bad = file.problem is not None
+        scan = scan_of(form, file.format) if not is_bad and is_plain(folder, file, form) else None
+        read = read_file(path, file, seen, scan)
+        found += read.checksums
+        damaged += read.damaged
+        problems = [*read.broken, *filter(None, [composite.get(file.file_name)])]
+        judged.append(replace(file, problem="; ".join(problems) or None))
+        if not (is_bad or problems or damaged):
             plain = unpacking.readable(file)
             counts[file.file_name] = (
                 records_of(plain, file.format, form)
@@ -115,24 +130,37 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
                 by_table[file.file_name] = records_by_table(plain, routes)
     # The findings are kept even where they fail the batch: they are the reason.
     files.audit(connection, batch.batch_id, found)
-    # Of parts in a store nothing is left to compute here: the staged copy is what ingest saw.
-    composite = {c.entity_id: c.error_details for c in by_ingest if c.entity_type == COMPOSITE}
-    problems = [c.error_details for c in found if c.error_details and c.entity_type == "file"]
-    problems += filter(None, composite.values())
-    if problems:
-        message = (
-            "; ".join(problems) + ". Nothing was written. Deliver what is right, and run again."
-        )
+    if damaged:
+        why = "; ".join([*damaged, *(file.problem for file in judged if file.problem)])
+        message = f"{why}. Nothing was written. Deliver what is right, and run again."
         raise DeliveryError(message)
+    require_enough(connection, work, judged)
     work.feed.limits.check(work.name, records=sum(counts.values()))
     with connection.transaction():
+        problems_by_name = {file.file_name: file.problem for file in judged}
+        files.record_judgement(connection, batch.batch_id, problems_by_name)
         files.record_records(connection, batch.batch_id, counts, by_table)
         batches.record_source_records(connection, batch.batch_id, sum(counts.values()))
 
 
+@dataclass(frozen=True)
+class FileRead:
+    """What was found of a staged file.
+
+    Attributes:
+        checksums: All that were computed.
+        damaged: Where the file is not what ingest saw.
+        broken: Where it is not what was promised.
+    """
+
+    checksums: tuple[Checksum, ...]
+    damaged: tuple[str, ...]
+    broken: tuple[str, ...]
+
+
 def read_file(
     path: Path, file: ImportFile, seen: Mapping[str, int], scan: CsvScan | LineScan | None
-) -> Iterator[Checksum]:
+) -> FileRead:
     """Read a staged file once: chunks against ingest, the file against ingest and sender.
 
     Args:
@@ -141,10 +169,13 @@ def read_file(
         seen: CRC32C of each chunk as ingest saw it, by its name.
         scan: Is fed what is read, to count its records; or None.
 
-    Yields:
-        The checksums: of chunks that ingest saw, and of the file.
+    Returns:
+        The checksums: of chunks that ingest saw, and of the file; and what is wrong.
     """
     crc = size = 0
+    checksums: list[Checksum] = []
+    promised = {name for told in file.expected_digests.values() for name in told}
+    hashers = {name: hashlib.new(name) for name in promised}
     began = time.perf_counter()
     with path.open("rb") as reading:
         while chunk := failpoint("checksum.read", reading.read(files.CHUNK_BYTES)):
@@ -153,18 +184,47 @@ def read_file(
             own = crc32c.crc32c(chunk)
             crc = joined(crc, own, len(chunk)) if size else own
             took = time.perf_counter() - started
+            for hasher in hashers.values():
+                hasher.update(chunk)
             if scan is not None:
                 scan.feed(chunk)
             name = files.chunk_id(file.file_name, size, len(chunk))
             size += len(chunk)
             if name in seen:
-                yield _compare("chunk", name, own, seen[name], "ingest", len(chunk), took)
+                checksums.append(
+                    _compare("chunk", name, own, seen[name], "ingest", len(chunk), took)
+                )
     took = max(time.perf_counter() - began, 1e-9)
-    yield _compare("file", file.file_name, crc, file.crc32c, "ingest", size, took)
+    whole = _compare("file", file.file_name, crc, file.crc32c, "ingest", size, took)
+    digests = {name: hasher.hexdigest() for name, hasher in hashers.items()}
+    kept = [*_promises(file, crc, digests, size, took)]
+    return FileRead(
+        (*checksums, whole, *kept),
+        tuple(filter(None, [whole.error_details])),
+        tuple(broken(file, size=size, crc=crc, digests=digests)),
+    )
+
+
+def _promises(
+    file: ImportFile, crc: int, digests: Mapping[str, str], size: int, seconds: float
+) -> Iterator[Checksum]:
+    """Hold a file against each thing that was promised of it."""
+    name = file.file_name
+    if file.expected_size not in {None, size}:
+        yield Checksum(
+            "file", name, crc, None, "manifest", size, seconds,
+            f"{name}: {size} bytes, but its manifest says {file.expected_size}",
+        )  # fmt: skip
     if file.expected_crc32c is not None:
-        yield _compare(
-            "file", file.file_name, crc, file.expected_crc32c, file.expected_source, size, took
-        )
+        yield _compare("file", name, crc, file.expected_crc32c, file.expected_source, size, seconds)
+    for source, told in file.expected_digests.items():
+        for algorithm, expected in told.items():
+            computed = digests[algorithm]
+            problem = None
+            if computed != expected:
+                problem = differs(name, algorithm, computed, expected, source)
+            digest = Digest(algorithm, computed, expected)
+            yield Checksum("file", name, crc, None, source, size, seconds, problem, digest)
 
 
 def _compare(

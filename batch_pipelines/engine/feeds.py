@@ -251,6 +251,7 @@ class Thresholds(_Part):
             of all records such as `5%`. With several, each one counts. Without any, every record that
             can be loaded is.
         minimum_sample: A share says nothing of a batch with fewer records than this.
+        rejected_files: Limits of the files set aside, likewise, where the feed sets bad files aside.
     """
 
     rejected_rows: tuple[int | str, ...] = pydantic.Field(
@@ -260,7 +261,11 @@ class Thresholds(_Part):
         default=0, ge=0, description="records below which a share is not looked at"
     )
 
-    @pydantic.field_validator("rejected_rows", mode="before")
+    rejected_files: tuple[int | str, ...] = pydantic.Field(
+        default=(), description="most files set aside: a number, a share such as 5%, or a list"
+    )
+
+    @pydantic.field_validator("rejected_rows", "rejected_files", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         limits = value if isinstance(value, list | tuple) else [value]
@@ -284,16 +289,32 @@ class Thresholds(_Part):
         Returns:
             The limit as the feed has it, or None.
         """
-        for limit in self.rejected_rows:
-            if isinstance(limit, int):
-                if rejected > limit:
-                    return str(limit)
-            # In whole numbers and not in floats: 5% of 20 is 1.
-            elif records >= self.minimum_sample and Decimal(rejected) * _ALL > (
-                Decimal(limit[:-1]) * records
-            ):
-                return limit
-        return None
+        return _broken(self.rejected_rows, rejected, records, self.minimum_sample)
+
+    def broken_by_files(self, rejected: int, files: int) -> str | None:
+        """Say which limit of files is broken.
+
+        Args:
+            rejected: Files set aside.
+            files: All data files of the batch.
+
+        Returns:
+            The limit as the feed has it, or None.
+        """
+        return _broken(self.rejected_files, rejected, files, 0)
+
+
+def _broken(
+    limits: tuple[int | str, ...], rejected: int, among: int, minimum_sample: int
+) -> str | None:
+    for limit in limits:
+        if isinstance(limit, int):
+            if rejected > limit:
+                return str(limit)
+        # In whole numbers and not in floats: 5% of 20 is 1.
+        elif among >= minimum_sample and Decimal(rejected) * _ALL > Decimal(limit[:-1]) * among:
+            return limit
+    return None
 
 
 class Limits(_Part):
@@ -365,6 +386,8 @@ class Feed(_Part):
         format: How the files are written.
         contract: What becomes of a delivery that brings other columns than the one before it.
         thresholds: How much of a batch may be set aside.
+        on_bad_file: What a file does that is not what its sender or its store says: `fail` the batch, or
+            it is `set_aside`, none of its rows parsed, and the batch goes on with the others.
         limits: What a delivery may be at most.
         bulk_minimum: Rows of one column signature, below which each is inserted by itself.
         identity: Whether the same content under another partition key is a duplicate (`feed`) or
@@ -391,6 +414,9 @@ class Feed(_Part):
     )
     thresholds: Thresholds = pydantic.Field(
         default=Thresholds(), description="how much of a batch may be set aside"
+    )
+    on_bad_file: Literal["fail", "set_aside"] = pydantic.Field(
+        default="fail", description="what a file does that is not what its sender says"
     )
     limits: Limits = pydantic.Field(default=Limits(), description="what a delivery may be at most")
     bulk_minimum: int = pydantic.Field(
@@ -476,6 +502,12 @@ class Feed(_Part):
     def is_reconciled(self) -> bool:
         """Whether something else loads its tables, so that nothing is written here."""
         return self.tables[0].write == "none"
+
+    def _only_what_is_set_aside_has_a_limit(self) -> Feed:
+        if self.thresholds.rejected_files and self.on_bad_file == "fail":
+            message = "`thresholds.rejected_files` goes with `on_bad_file: set_aside` alone"
+            raise ValueError(message)
+        return self
 
     @pydantic.model_validator(mode="after")
     def _a_query_fills_one_table(self) -> Feed:

@@ -128,8 +128,12 @@ def _done(connection: Connection, batch: Batch) -> set[str]:
 
 
 def _identity(work: Work, staged: Sequence[ImportFile]) -> str:
-    # File names are left out: the same bytes under a new name are the same delivery.
-    content = sorted((file.target_table, file.sha256) for file in staged)
+    # File names are left out: the same bytes under a new name are the same delivery. A bad file may be
+    # the right one all the same, and its manifest what is corrected: then it is another delivery.
+    content: list[tuple[str, ...]] = sorted(
+        (file.target_table, file.sha256, *([] if file.problem is None else ["bad"]))
+        for file in staged
+    )
     key = work.key if work.feed.identity == "partition" else None
     text = json.dumps([work.feed.feed, work.feed.version, key, content])
     return hashlib.sha256(text.encode()).hexdigest()

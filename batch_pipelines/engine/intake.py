@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import time
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,15 @@ from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.feeds import EVERY_TABLE
 from batch_pipelines.engine.formats import COLUMNAR
-from batch_pipelines.engine.landing import MANIFEST
 from batch_pipelines.engine.ledger import files
 from batch_pipelines.engine.ledger.files import Checksum, ImportFile
 from batch_pipelines.engine.places.composite import CompositeCrc32c
 from batch_pipelines.engine.places.place import Reading, changed_while_read
-from batch_pipelines.engine.promises import OBJECT_METADATA, promised_crc32c
+from batch_pipelines.engine.promises import OBJECT_METADATA, broken, promised_crc32c
 from batch_pipelines.engine.reading.plain import COMPRESSIONS, only_member
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from batch_pipelines.engine.landing import Delivery
@@ -54,7 +54,8 @@ def take_in(
 
     Raises:
         DeliveryError: The delivery is larger than the feed allows, a file changes while it is read, is
-            wanted by no table, in no known format, has another size than promised, or a table gets none.
+            wanted by no table, in no known format, has another size than promised (unless the feed sets
+            such files aside), or a table gets none.
     """
     size = sum(file.size for file in delivery.data)
     work.feed.limits.check(work.name, files=len(delivery.data), bytes=size)
@@ -64,36 +65,41 @@ def take_in(
     staged, checksums = [], []
     for file in delivery.data:
         target = work.feed.target_of(file.name)
-        size, crc, sha256, seen, stored = copy_staged(file, folder / file.name)
-        file_format, compression = kind_of(file, folder / file.name)
-        if target == EVERY_TABLE and file_format != "jsonl":
+        promise = promises.get(file.name)
+        copy = copy_staged(file, folder / file.name, promise.algorithms if promise else ())
+        promised = promised_crc32c(file, promise, copy.stored)
+        taken = ImportFile(
+            file_name=file.name,
+            target_table=target,
+            size=copy.size,
+            format="unknown",
+            compression=None,
+            crc32c=copy.crc32c,
+            sha256=copy.digests["sha256"],
+            expected_crc32c=promised.crc32c if promised else None,
+            expected_source=promised.source if promised else None,
+            expected_size=promise.size if promise else None,
+            expected_digests=promise.digests if promise else {},
+        )
+        problems = [*broken(taken, size=copy.size, crc=copy.crc32c, digests=copy.digests)]
+        problems += [seen.error_details for seen in copy.checksums if seen.error_details]
+        if taken.expected_size not in {None, copy.size} and work.feed.on_bad_file == "fail":
+            message = (
+                f"{file}: {copy.size} bytes, but its manifest says {taken.expected_size}. "
+                "Deliver the file, or its manifest, again."
+            )
+            raise DeliveryError(message)
+        if not problems or work.feed.on_bad_file == "fail":
+            file_format, compression = kind_of(file, folder / file.name)
+            taken = replace(taken, format=file_format, compression=compression)
+        if target == EVERY_TABLE and taken.format not in {"jsonl", "unknown"}:
             message = (
                 f"{file}: the feed has a `table_field`, which only JSON lines have. "
                 "Deliver *.jsonl, or give each table its `files:` pattern."
             )
             raise DeliveryError(message)
-        checksums += seen
-        promise = promises.get(file.name)
-        if promise is not None and promise.size not in {None, size}:
-            message = (
-                f"{file}: {size} bytes, but {MANIFEST} says {promise.size}. "
-                "Deliver the file, or its manifest, again."
-            )
-            raise DeliveryError(message)
-        promised = promised_crc32c(file, promise, stored)
-        staged.append(
-            ImportFile(
-                file_name=file.name,
-                target_table=target,
-                size=size,
-                format=file_format,
-                compression=compression,
-                crc32c=crc,
-                sha256=sha256,
-                expected_crc32c=promised.crc32c if promised else None,
-                expected_source=promised.source if promised else None,
-            )
-        )
+        checksums += copy.checksums
+        staged.append(replace(taken, problem="; ".join(problems) or None))
     filled = {file.target_table for file in staged}
     for table in work.feed.tables:
         if EVERY_TABLE not in filled and table.table not in filled:
@@ -104,6 +110,9 @@ def take_in(
             raise DeliveryError(message)
     for file in delivery.control:
         copy_staged(file, folder / file.name)
+    for file in delivery.tags:
+        # Beside the payload, in which a file of the same name may be.
+        copy_staged(file, folder / f"delivered-bag.{file.name}")
     sync_folder(folder)
     return staged, checksums
 
@@ -141,34 +150,66 @@ def kind_of(file: LandedFile, copy: Path) -> tuple[str, str | None]:
     return FORMATS[suffix], compression
 
 
-def copy_staged(
-    file: LandedFile, target: Path
-) -> tuple[int, int, str, list[Checksum], StoredChecksum | None]:
+@dataclass(frozen=True)
+class StagedCopy:
+    """What is known of a file that was copied into staging.
+
+    Attributes:
+        size: In bytes.
+        crc32c: CRC32C of them.
+        digests: Other digests of them, hex, by algorithm.
+        checksums: All that was computed of them, the file's first.
+        stored: What its place says of its checksum; compared already if it is one of parts.
+    """
+
+    size: int
+    crc32c: int
+    digests: Mapping[str, str]
+    checksums: list[Checksum]
+    stored: StoredChecksum | None
+
+
+def copy_staged(file: LandedFile, target: Path, algorithms: Collection[str] = ()) -> StagedCopy:
     """Copy a file into staging.
 
     Args:
         file: The file.
         target: The copy, which is not there yet.
+        algorithms: Digests that are wanted beside CRC32C and SHA-256.
 
     Returns:
-        Its size in bytes, CRC32C, SHA-256, all checksums; and what its place says of its checksum, which
-        is checked here if it is of parts.
+        What is known of it.
 
     Raises:
         DeliveryError: It changes while it is read.
     """
+    others = {name: hashlib.new(name) for name in algorithms if name != "sha256"}
     with file.open() as reading:
         stored = reading.stored
         composite = CompositeCrc32c(stored.parts if stored else ())
+        watched = composite.watching(reading.read)
         # No further than the file went: a sender who goes on writing must not fill our disk.
         size, crc, sha256, found = write_staged(
-            Reading(composite.watching(reading.read)), target, most=file.size
+            Reading(_hashing(watched, others.values())), target, most=file.size
         )
     if size != file.size:
         raise changed_while_read(file)
     if stored is not None and stored.parts:
         found.append(_compare_parts(file, composite.value(), stored, found[0].seconds))
-    return size, crc, sha256, found, stored
+    digests = {name: other.hexdigest() for name, other in others.items()}
+    return StagedCopy(size, crc, {**digests, "sha256": sha256}, found, stored)
+
+
+def _hashing(
+    read: Callable[[int], bytes], hashers: Collection[hashlib._Hash]
+) -> Callable[[int], bytes]:
+    def piece(size: int) -> bytes:
+        content = read(size)
+        for hasher in hashers:
+            hasher.update(content)
+        return content
+
+    return piece
 
 
 def write_staged(

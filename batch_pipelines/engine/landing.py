@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.places.place import LandedFile
 
 MANIFEST = "manifest.csv"
-SIDECAR_SUFFIX = ".crc32c"
+JSON_MANIFEST = "manifest.json"
+MANIFESTS = (MANIFEST, JSON_MANIFEST)
+SIDECAR_SUFFIXES = (".crc32c", ".sha256")
+# A bag's payload stands in its folder `data`, its tag files beside that.
+_PAYLOAD, _TAGS = "data", ("bagit.txt", "*manifest-*.txt", "bag-info.txt", "fetch.txt")
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,19 @@ class Delivery:
 
     Attributes:
         data: Files to load, by name.
-        control: The sender's manifest and sidecars.
+        control: The sender's manifests and sidecars.
         fingerprint: SHA-256 over names, sizes and states (time or ETag) of all of them.
         newest_mtime: Latest change of any of them, seconds since 1970.
+        tags: Tag files of the bag that it was delivered as; none where it is no bag.
+        payload: Paths of all files of that bag's payload, from its folder.
     """
 
     data: tuple[LandedFile, ...]
     control: tuple[LandedFile, ...]
     fingerprint: str
     newest_mtime: float
+    tags: tuple[LandedFile, ...] = ()
+    payload: tuple[str, ...] = ()
 
 
 def find_delivery(feed: Feed, key: str, root: Path) -> Delivery | None:
@@ -121,29 +129,46 @@ def _landed(feed: Feed, wanted: str, root: Path) -> dict[str, Delivery]:
     """List the deliveries of a partition, or of all where `*` is wanted, in one look at the place."""
     *folders, name = (part.replace(PLACEHOLDER, wanted) for part in feed.source.parts)
     place = place_of(feed.source, root)
+    bags: dict[str, list[LandedFile]] = defaultdict(list)
+    if folders[-1:] == [_PAYLOAD]:
+        for tag in place.files("/".join(folders[:-1]), _TAGS):
+            bags[f"{_folder_of(tag)}{_PAYLOAD}/"].append(tag)
+    names = (name, *(name + suffix for suffix in SIDECAR_SUFFIXES), *MANIFESTS)
     by_folder: dict[str, dict[str, LandedFile]] = defaultdict(dict)
-    for file in place.files("/".join(folders), (name, name + SIDECAR_SUFFIX, MANIFEST)):
-        by_folder[file.path.removesuffix(file.name)][file.name] = file
+    for file in place.files("/".join(folders), ("*",) if bags else names):
+        by_folder[_folder_of(file)][file.name] = file
     landed: dict[str, Delivery] = {}
-    for files in by_folder.values():
+    for folder, files in by_folder.items():
         data: dict[str, list[LandedFile]] = defaultdict(list)
         for file in files.values():
             key = None if _is_control(file.name) else feed.key_of(file.path)
             if key is not None:
                 data[key].append(file)
-        landed |= {key: _delivery(own, files) for key, own in data.items()}
+        landed |= {key: _delivery(own, files, bags[folder]) for key, own in data.items()}
     return landed
 
 
-def _delivery(own: Iterable[LandedFile], beside: Mapping[str, LandedFile]) -> Delivery:
+def _delivery(
+    own: Iterable[LandedFile], beside: Mapping[str, LandedFile], tags: Iterable[LandedFile]
+) -> Delivery:
     data = sorted(own, key=lambda file: file.name)
-    words = (*(file.name + SIDECAR_SUFFIX for file in data), MANIFEST)
-    control = [beside[word] for word in words if word in beside]
-    files = [*data, *control]
+    sidecars = (file.name + suffix for file in data for suffix in SIDECAR_SUFFIXES)
+    control = [beside[word] for word in (*sidecars, *MANIFESTS) if word in beside]
+    tags = sorted(tags, key=lambda file: file.name)
+    is_bag = any(tag.name == "bagit.txt" for tag in tags)
+    payload = tuple(f"{_PAYLOAD}/{name}" for name in sorted(beside)) if is_bag else ()
+    files = [*data, *control, *(tags if is_bag else ())]
     seen = json.dumps([(file.name, file.size, *file.state) for file in files])
     newest = max(file.changed for file in files)
-    return Delivery(tuple(data), tuple(control), hashlib.sha256(seen.encode()).hexdigest(), newest)
+    fingerprint = hashlib.sha256(seen.encode()).hexdigest()
+    return Delivery(
+        tuple(data), tuple(control), fingerprint, newest, tuple(tags) if is_bag else (), payload
+    )
+
+
+def _folder_of(file: LandedFile) -> str:
+    return file.path.removesuffix(file.name)
 
 
 def _is_control(name: str) -> bool:
-    return name == MANIFEST or name.endswith(SIDECAR_SUFFIX)
+    return name in MANIFESTS or name.endswith(SIDECAR_SUFFIXES)

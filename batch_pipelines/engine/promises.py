@@ -1,23 +1,28 @@
-"""What is promised of a delivery's files: by sidecars (`FILE.crc32c`), `manifest.csv`, their store."""
+"""What is promised of a delivery's files: by manifests, sidecars, a bag, their store; and what is kept.
+
+Whatever speaks of the same file has to say the same. Not here: reading it (`statements`,
+`delivered_bag`).
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from batch_pipelines.engine.delivered_bag import read_bag
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.landing import MANIFEST, SIDECAR_SUFFIX
+from batch_pipelines.engine.landing import MANIFESTS
+from batch_pipelines.engine.statements import CRC32C, Statement, read_manifest, read_sidecar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from batch_pipelines.engine.landing import Delivery
+    from batch_pipelines.engine.ledger.files import ImportFile
     from batch_pipelines.engine.places.place import LandedFile, StoredChecksum
 
 OBJECT_METADATA: Final = "object_metadata"
-_PIECE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,18 @@ class Promise:
         crc32c: Its CRC32C, or None.
         size: Its size in bytes, or None.
         source: Where the checksum stood: `manifest`, `sidecar` or `object_metadata`.
+        digests: Its other digests, hex: by where they stood and algorithm.
     """
 
     crc32c: int | None
     size: int | None
     source: str
+    digests: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def algorithms(self) -> frozenset[str]:
+        """Algorithms of the other digests."""
+        return frozenset(name for told in self.digests.values() for name in told)
 
 
 def read_promises(delivery: Delivery) -> dict[str, Promise]:
@@ -45,25 +57,52 @@ def read_promises(delivery: Delivery) -> dict[str, Promise]:
         A promise for each file that has one, by its name.
 
     Raises:
-        DeliveryError: A sidecar or the manifest is not readable, they contradict each other, or the
-            manifest lists other files than were delivered.
+        DeliveryError: Something of it is not readable, two contradict each other, or a manifest lists
+            other files than were delivered.
     """
-    promises: dict[str, Promise] = {}
+    statements: list[Statement] = []
+    if delivery.tags:
+        statements += read_bag(delivery)
     for path in delivery.control:
-        if path.name == MANIFEST:
-            promises |= _read_manifest(path, delivery.data)
-    for path in delivery.control:
-        if path.name == MANIFEST:
-            continue
-        name = path.name.removesuffix(SIDECAR_SUFFIX)
-        words = _text(path).split()
-        crc = _parse_crc(words[0] if words else "", str(path))
-        other = promises.get(name)
-        if other is not None and other.crc32c not in {None, crc}:
-            message = f"{path}: contradicts {MANIFEST}. Deliver one of the two again."
-            raise DeliveryError(message)
-        promises[name] = Promise(crc, other.size if other else None, "sidecar")
-    return promises
+        if path.name in MANIFESTS:
+            listed = read_manifest(path)
+            _require_same_files(path, listed, delivery.data)
+            statements += listed
+    statements += (read_sidecar(path) for path in delivery.control if path.name not in MANIFESTS)
+    by_file: dict[str, list[Statement]] = {}
+    for statement in statements:
+        by_file.setdefault(statement.file_name, []).append(statement)
+    return {name: _agreed(own) for name, own in by_file.items()}
+
+
+def broken(file: ImportFile, *, size: int, crc: int, digests: Mapping[str, str]) -> Iterator[str]:
+    """Say which promises of a file are not kept.
+
+    Args:
+        file: The file, with what was promised of it.
+        size: Its size in bytes.
+        crc: CRC32C of its bytes.
+        digests: Their other digests, by algorithm; of all that were promised.
+
+    Yields:
+        A sentence's part for each.
+    """
+    if file.expected_size not in {None, size}:
+        yield f"{file.file_name}: {size} bytes, but its manifest says {file.expected_size}"
+    if file.expected_crc32c not in {None, crc}:
+        yield differs(
+            file.file_name, "CRC32C", f"{crc:08x}", f"{file.expected_crc32c:08x}",
+            file.expected_source or "",
+        )  # fmt: skip
+    for source, told in file.expected_digests.items():
+        for algorithm, expected in told.items():
+            if digests[algorithm] != expected:
+                yield differs(file.file_name, algorithm, digests[algorithm], expected, source)
+
+
+def differs(name: str, what: str, computed: str, expected: str, source: str) -> str:
+    """Say that a file is not what a source says."""
+    return f"{name}: {what} is {computed}, but its {source} says {expected}"
 
 
 def promised_crc32c(
@@ -97,46 +136,44 @@ def promised_crc32c(
     return promise
 
 
-def _read_manifest(path: LandedFile, data: Sequence[LandedFile]) -> dict[str, Promise]:
-    with io.StringIO(_text(path), newline="") as lines:
-        rows = csv.DictReader(lines)
-        if rows.fieldnames is None or "file_name" not in rows.fieldnames:
+def _agreed(statements: Sequence[Statement]) -> Promise:
+    """Put together what several places say of a file; the last one has said it."""
+    sizes = [(s, str(s.size)) for s in statements if s.size is not None]
+    _require_agreement("size", sizes)
+    algorithms = {name for statement in statements for name in statement.digests}
+    for algorithm in sorted(algorithms):
+        told = [(s, s.digests[algorithm]) for s in statements if algorithm in s.digests]
+        _require_agreement(algorithm, told)
+    crcs = [statement for statement in statements if CRC32C in statement.digests]
+    digests: dict[str, dict[str, str]] = {}
+    for statement in statements:
+        others = {name: own for name, own in statement.digests.items() if name != CRC32C}
+        if others:
+            digests[statement.source] = {**digests.get(statement.source, {}), **others}
+    return Promise(
+        int(crcs[-1].digests[CRC32C], 16) if crcs else None,
+        int(sizes[-1][1]) if sizes else None,
+        (crcs or statements)[-1].source,
+        digests,
+    )
+
+
+def _require_agreement(what: str, told: Sequence[tuple[Statement, str]]) -> None:
+    for (first, value), (second, other) in itertools.pairwise(told):
+        if value != other:
             message = (
-                f"{path}:1: expected a header with file_name and any of size (bytes), crc32c (hex); "
-                "deliver the manifest again."
+                f"{second.where}: contradicts {first.name}: {what} of {second.file_name} is "
+                f"{other} in the former, {value} in the latter. Deliver one of the two again."
             )
             raise DeliveryError(message)
-        promises = {}
-        for row in rows:
-            where = f"{path}:{rows.line_num}"
-            if row["file_name"] in promises:
-                message = f"{where}: {row['file_name']} stands twice. Deliver the manifest again."
-                raise DeliveryError(message)
-            crc, size = (row.get("crc32c") or "").strip(), (row.get("size") or "").strip()
-            if size and not size.isdecimal():
-                message = f"{where}: size must be a number of bytes. Deliver the manifest again."
-                raise DeliveryError(message)
-            promises[row["file_name"]] = Promise(
-                _parse_crc(crc, where) if crc else None, int(size) if size else None, "manifest"
-            )
-    present = {p.name for p in data}
-    problems = [f"{name} is listed but was not delivered" for name in promises.keys() - present]
-    problems += [f"{name} was delivered but is not listed" for name in present - promises.keys()]
+
+
+def _require_same_files(
+    path: LandedFile, listed: Iterable[Statement], data: Iterable[LandedFile]
+) -> None:
+    present, named = {file.name for file in data}, {statement.file_name for statement in listed}
+    problems = [f"{name} is listed but was not delivered" for name in named - present]
+    problems += [f"{name} was delivered but is not listed" for name in present - named]
     if problems:
         message = f"{path}: {'; '.join(sorted(problems))}. Deliver what is missing, or correct it."
         raise DeliveryError(message)
-    return promises
-
-
-def _text(file: LandedFile) -> str:
-    with file.open() as reading:
-        content = b"".join(iter(lambda: reading.read(_PIECE_BYTES), b""))
-    return content.decode("utf-8-sig", errors="replace")
-
-
-def _parse_crc(text: str, where: str) -> int:
-    digits = text.lower().removeprefix("0x")
-    if len(digits) == 8 and set(digits) <= set("0123456789abcdef"):  # noqa: PLR2004  # 32 bits
-        return int(digits, 16)
-    message = f"{where}: expected a CRC32C as 8 hex digits. Deliver it again."
-    raise DeliveryError(message)

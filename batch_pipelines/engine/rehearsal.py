@@ -12,8 +12,9 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.bad_files import require_enough
 from batch_pipelines.engine.catalog import read_tables
-from batch_pipelines.engine.errors import DeliveryError, ThresholdError
+from batch_pipelines.engine.errors import ThresholdError
 from batch_pipelines.engine.feed_files import place_of
 from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.reading.count import records_by_table, records_of
@@ -45,6 +46,7 @@ class Rehearsal:
         supersedes: Id of the batch that would be replaced, or None.
         problem: Why nothing would be published, or None.
         comparisons: What the delivery brings to each table, against the version in force.
+        set_aside: What is wrong with each file that the batch would go on without.
     """
 
     balances: tuple[TableBalance, ...]
@@ -52,6 +54,7 @@ class Rehearsal:
     supersedes: str | None
     problem: str | None
     comparisons: tuple[Comparison, ...]
+    set_aside: tuple[str, ...]
 
 
 def rehearse(connection: Connection, work: Work) -> Rehearsal:
@@ -77,22 +80,22 @@ def rehearse(connection: Connection, work: Work) -> Rehearsal:
 
 
 def _rehearse(connection: Connection, work: Work) -> Rehearsal:
-    publication = _publication(connection, work)
+    publication, set_aside = _publication(connection, work)
     old = publication.superseded
     compared = tuple(s.comparison for s in publication.sources if s.comparison is not None)
     try:
         loaded = load(connection, publication)
     except ThresholdError as error:
-        return Rehearsal((), error.reasons, old, str(error), compared)
-    return Rehearsal(loaded.balances, loaded.reasons, old, None, compared)
+        return Rehearsal((), error.reasons, old, str(error), compared, set_aside)
+    return Rehearsal(loaded.balances, loaded.reasons, old, None, compared, set_aside)
 
 
-def _publication(connection: Connection, work: Work) -> Publication:
+def _publication(connection: Connection, work: Work) -> tuple[Publication, tuple[str, ...]]:
+    """Give what would be published, and what is wrong with each file that would be set aside."""
     taken = take_in(work, work.run_id)
-    problems = [found.error_details for found in taken.checksums if found.error_details]
-    if problems:
-        raise DeliveryError("; ".join(problems) + ". Deliver what is right.")
-    staged = taken.files
+    require_enough(connection, work, taken.files)
+    staged = [file for file in taken.files if file.problem is None]
+    set_aside = tuple(file.problem for file in taken.files if file.problem is not None)
     folder = work.staged_source(work.run_id)
     unpacking = Unpacking(folder, work.feed)
     counted = []
@@ -102,13 +105,6 @@ def _publication(connection: Connection, work: Work) -> Publication:
         by_table = records_by_table(plain, routes) if routes else None
         counted.append(replace(file, records=records, table_records=by_table))
     work.feed.limits.check(work.name, records=sum(f.records or 0 for f in counted))
-    for file in counted:
-        if file.expected_crc32c not in {None, file.crc32c}:
-            message = (
-                f"{file.file_name}: CRC32C is {file.crc32c:08x}, but its {file.expected_source} says "
-                f"{file.expected_crc32c:08x}. Deliver what is right."
-            )
-            raise DeliveryError(message)
     terms = before_load(connection, work.feed)
     tables = read_tables(connection, work.feed)
     place = functools.partial(place_of, work.settings.feeds, work.feed.feed)
@@ -116,7 +112,7 @@ def _publication(connection: Connection, work: Work) -> Publication:
     sources = with_rules(sources_of(tables, counted, folder, work.feed, terms), rules)
     superseded = batches.in_force(connection, work.feed.feed, work.key)
     work.staged_digests(work.run_id).mkdir()
-    return Publication(
+    publication = Publication(
         work,
         batches.imagined(work.feed, work.key, work.run_id),
         sources,
@@ -125,3 +121,4 @@ def _publication(connection: Connection, work: Work) -> Publication:
         work.staged_digests(work.run_id),
         "rehearsal",
     )
+    return publication, set_aside

@@ -48,7 +48,7 @@ def restage(connection: Connection, work: Work, batch: Batch) -> None:
     unfinished = folder / "unfinished"
     unfinished.mkdir(parents=True)
     for file in staged:
-        packed = bag / "source" / f"{file.file_name}.zst"
+        packed = bag / file.place_in_bag
         if unpack(packed, unfinished / file.file_name) != file.sha256:
             message = (
                 f"{packed}: gone, or does not unpack to what was loaded. "

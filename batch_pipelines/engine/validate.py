@@ -127,7 +127,8 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
         )
         batches.mark_validated(connection, batch.batch_id, status="VALIDATION_FAILED", why=why)
     else:
-        status = "PARTIAL_SUCCESS" if batch.rejected_records else "SUCCESS"
+        partial = batch.rejected_records or any(file.set_aside for file in staged)
+        status = "PARTIAL_SUCCESS" if partial else "SUCCESS"
         batches.mark_validated(connection, batch.batch_id, status=status)
 
 

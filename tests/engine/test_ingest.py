@@ -183,7 +183,7 @@ def test_no_delivery(site18: MakeSite) -> None:
         ),
         pytest.param(
             {"t.csv": ONE, "u.csv": "id\n", "manifest.csv": "file_name,size\nt.csv,11\nu.csv,3\n"},
-            r"t\.csv: 12 bytes, but manifest\.csv says 11",
+            r"t\.csv: 12 bytes, but its manifest says 11",
             id="another size",
         ),
         pytest.param(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.landing import find_delivery
@@ -115,6 +120,145 @@ def test_a_manifest_that_does_not_fit_the_delivery_is_refused(
 ) -> None:
     with pytest.raises(DeliveryError, match=problem):
         promises(tmp_path, a__csv="a\n", manifest__csv=manifest)
+
+
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_manifest_may_be_json(tmp_path: Path, wrapped: bool) -> None:
+    entries = [
+        {"file_name": "a.csv", "size": 12, "crc32c": "E3069283", "sha256": SHA256.upper()},
+        {"file_name": "b.csv", "remark": {"of": "the sender"}},
+        {"file_name": "c.csv", "size": None, "crc32c": "0xe3069283"},
+    ]
+    content = json.dumps({"version": 2, "files": entries} if wrapped else entries)
+    found = promises(tmp_path, a__csv="", b__csv="", c__csv="", manifest__json=content)
+    assert found == {
+        "a.csv": Promise(CRC, 12, "manifest", {"manifest": {"sha256": SHA256}}),
+        "b.csv": Promise(None, None, "manifest"),
+        "c.csv": Promise(CRC, None, "manifest"),
+    }
+
+
+def test_sha256_may_stand_in_manifests_and_sidecars(tmp_path: Path) -> None:
+    found = promises(
+        tmp_path,
+        a__csv="",
+        a__csv__sha256=f"{SHA256}  a.csv\n",
+        manifest__csv=f"file_name,sha256\na.csv,{SHA256.upper()}\n",
+    )
+    told = {"manifest": {"sha256": SHA256}, "sidecar": {"sha256": SHA256}}
+    assert found == {"a.csv": Promise(None, None, "sidecar", told)}
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        pytest.param(
+            {"a__csv__sha256": "0" * 64, "manifest__csv": f"file_name,sha256\na.csv,{SHA256}\n"},
+            r"/a\.csv\.sha256: contradicts manifest\.csv: sha256 of a\.csv",
+            id="sidecar and manifest",
+        ),
+        pytest.param(
+            {
+                "manifest__csv": "file_name,size\na.csv,1\n",
+                "manifest__json": '[{"file_name": "a.csv", "size": 2}]',
+            },
+            r"/manifest\.json: files\.0: contradicts manifest\.csv: size of a\.csv is 2 .* 1 in",
+            id="two manifests",
+        ),
+    ],
+)
+def test_contradictions_name_both(tmp_path: Path, files: dict[str, str], problem: str) -> None:
+    with pytest.raises(DeliveryError, match=problem):
+        promises(tmp_path, a__csv="a\n", **files)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "problem"),
+    [
+        ("", r"manifest\.json:1: is no JSON"),
+        ('{"files": [}', r"manifest\.json:1: is no JSON"),
+        ("[" * 100_000, "is nested too deep"),
+        ('[{"file_name": "a.csv", "size": 1, "size": 2}]', "has a key twice"),
+        ('"a.csv"', r"manifest\.json: files is missing or not as expected"),
+        ("{}", "files is missing"),
+        ("[1]", r"files\.0 is missing or not as expected"),
+        ('[{"size": 1}]', r"files\.0\.file_name is missing"),
+        ('[{"file_name": "a.csv", "size": "1"}]', r"files\.0\.size is missing or not"),
+        ('[{"file_name": "a.csv", "size": -1}]', r"files\.0\.size"),
+        ('[{"file_name": "a.csv", "size": true}]', r"files\.0\.size"),
+        ('[{"file_name": "a.csv", "crc32c": 12345678}]', r"files\.0\.crc32c"),
+        ('[{"file_name": "a.csv", "sha256": "12"}]', r"files\.0: expected a SHA-256 as 64 hex"),
+        ('[{"file_name": "a.csv"}, {"file_name": "a.csv"}]', r"files\.1: a\.csv stands twice"),
+        ("[]", r"a\.csv was delivered but is not listed"),
+        ('[{"file_name": "a.csv"}, {"file_name": "b.csv"}]', r"b\.csv is listed but was not"),
+    ],
+)
+def test_a_json_manifest_that_does_not_fit_is_refused(
+    tmp_path: Path, manifest: str, problem: str
+) -> None:
+    with pytest.raises(DeliveryError, match=problem):
+        promises(tmp_path, a__csv="a\n", manifest__json=manifest)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What is promised of a file."""
+
+    size: int | None
+    crc32c: int | None
+    sha256: bytes | None
+
+    @property
+    def entry(self) -> dict[str, object]:
+        """As manifests have it."""
+        crc, sha256 = self.crc32c, self.sha256
+        return {
+            "size": self.size,
+            "crc32c": None if crc is None else f"{crc:08x}",
+            "sha256": None if sha256 is None else sha256.hex(),
+        }
+
+    def promise(self, source: str = "manifest") -> Promise:
+        """What is understood of it."""
+        digests = {} if self.sha256 is None else {source: {"sha256": self.sha256.hex()}}
+        return Promise(self.crc32c, self.size, source, digests)
+
+
+LISTED = st.builds(
+    Listed,
+    st.none() | st.integers(0, 2**63),
+    st.none() | st.integers(0, 2**32 - 1),
+    st.none() | st.binary(min_size=32, max_size=32),
+)
+# What CSV has to quote, too; a slash or a NUL no name can have.
+NAMES = st.text("abcä ,;\"'.-_", min_size=1, max_size=12).map("f{}.csv".format)
+
+
+@given(listed=st.dictionaries(NAMES, LISTED, min_size=1, max_size=5), kind=st.sampled_from("cjb"))
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_manifest_says_is_understood_in_either_form(
+    tmp_path_factory: pytest.TempPathFactory, listed: dict[str, Listed], kind: str
+) -> None:
+    """Given any manifest, as CSV, JSON or both, each file is promised just what it says."""
+    root = tmp_path_factory.mktemp("delivery")
+    folder = root / "landing" / "k"
+    folder.mkdir(parents=True)
+    rows = [{"file_name": name, **own.entry} for name, own in listed.items()]
+    for row in rows:
+        (folder / str(row["file_name"])).touch()
+    if kind in "cb":
+        with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as writing:
+            table = csv.DictWriter(writing, ["file_name", "sha256", "crc32c", "size"])
+            table.writeheader()
+            table.writerows(rows)
+    if kind in "jb":
+        (folder / "manifest.json").write_text(json.dumps(rows), encoding="utf-8")
+    delivery = find_delivery(FEED, "k", root)
+    assert delivery is not None
+    assert read_promises(delivery) == {name: own.promise() for name, own in listed.items()}
 
 
 def test_bytes_that_are_no_text_are_refused_and_not_a_crash(tmp_path: Path) -> None:

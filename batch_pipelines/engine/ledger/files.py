@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +39,10 @@ class ImportFile:
         expected_source: Where that stood: `manifest`, `sidecar` or `object_metadata`.
         records: How many, counted without the loading parser; None until `checksum` has run.
         table_records: How many of each table, where each line says its own.
+        expected_size: The size in bytes that the sender promised, or None.
+        expected_digests: Other digests that the sender promised, hex: by source and algorithm.
+        problem: What of it is not as its sender or its store says, or None.
+        set_aside: Whether the batch goes on without it; then none of its rows is ever parsed.
     """
 
     file_name: str
@@ -52,6 +56,15 @@ class ImportFile:
     expected_source: str | None
     records: int | None = None
     table_records: dict[str, int] | None = None
+    expected_size: int | None = None
+    expected_digests: dict[str, dict[str, str]] = field(default_factory=dict)
+    problem: str | None = None
+    set_aside: bool = False
+
+    @property
+    def place_in_bag(self) -> str:
+        """Where a bag has it, compressed, from its folder of data."""
+        return f"{'quarantine/files' if self.set_aside else 'source'}/{self.file_name}.zst"
 
     def of_table(self, table: str) -> ImportFile | None:
         """Give what the file brings for a table.
@@ -60,14 +73,32 @@ class ImportFile:
             table: The table's name with schema.
 
         Returns:
-            The file, with the number of the table's records; None where it does not fill the table.
+            The file, with the number of the table's records; None where it does not fill the table,
+            or nothing since it was set aside.
         """
+        if self.set_aside:
+            return None
         if self.target_table == table:
             return self
         if self.target_table != "*":
             return None
         records = None if self.table_records is None else self.table_records.get(table, 0)
         return changed(self, target_table=table, records=records)
+
+
+@dataclass(frozen=True)
+class Digest:
+    """A digest of a file other than its CRC32C, held against what was promised.
+
+    Attributes:
+        algorithm: As hashlib names it, e.g. `sha256`.
+        computed: Hex digits.
+        expected: Hex digits.
+    """
+
+    algorithm: str
+    computed: str
+    expected: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +114,7 @@ class Checksum:
         bytes_processed: Size in bytes.
         seconds: Time it took to read and compute.
         error_details: What is wrong, None where nothing is.
+        digest: The digest that was compared beside it, or None.
     """
 
     entity_type: str
@@ -93,13 +125,20 @@ class Checksum:
     bytes_processed: int
     seconds: float
     error_details: str | None = None
+    digest: Digest | None = None
 
     @property
     def status(self) -> str:
         """`valid`, `invalid`, or `recorded` where there was nothing to compare with."""
-        if self.expected is None:
-            return "recorded"
-        return "valid" if self.computed == self.expected else "invalid"
+        if self.error_details is not None or self.expected not in {None, self.computed}:
+            return "invalid"
+        return "recorded" if self.expected is None and self.digest is None else "valid"
+
+    @property
+    def question(self) -> tuple[str, str, str | None, str | None]:
+        """What was asked: equal for a later try of the same."""
+        algorithm = None if self.digest is None else self.digest.algorithm
+        return self.entity_type, self.entity_id, self.expected_source, algorithm
 
 
 @dataclass(frozen=True)
@@ -116,32 +155,47 @@ class ChecksumRecord:
     throughput_mbps: float | None
     error_details: str | None
     created_at: dt.datetime
+    retry_count: int
+    digest_algorithm: str | None
+    computed_digest: str | None
+    expected_digest: str | None
 
 
 _FORGET = "DELETE FROM batch_audit.import_file WHERE batch_id = %s"
 _ADD = """
 INSERT INTO batch_audit.import_file (batch_id, file_name, target_table, size, format, compression,
-    crc32c, sha256, expected_crc32c, expected_source, records)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    crc32c, sha256, expected_crc32c, expected_source, records, expected_size, expected_digests,
+    problem)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _FILES = """
 SELECT file_name, target_table, size, format, compression, crc32c, sha256, expected_crc32c,
-       expected_source, records, table_records
+       expected_source, records, table_records, expected_size, expected_digests, problem, set_aside
 FROM batch_audit.import_file WHERE batch_id = %s ORDER BY file_name
 """
 _COUNTED = """
 UPDATE batch_audit.import_file SET records = %s, table_records = %s
 WHERE batch_id = %s AND file_name = %s
 """
+_JUDGED = """
+UPDATE batch_audit.import_file SET problem = %s, set_aside = %s
+WHERE batch_id = %s AND file_name = %s
+"""
 _AUDIT = """
 INSERT INTO batch_audit.crc32_audit (batch_id, entity_type, entity_id, computed_crc32,
     expected_crc32, expected_source, status, bytes_processed, processing_time_ms, throughput_mbps,
-    hardware_utilized, simd_instructions, error_details)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    hardware_utilized, simd_instructions, error_details, retry_count, digest_algorithm,
+    computed_digest, expected_digest)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+_TRIES = """
+SELECT entity_type, entity_id, expected_source, digest_algorithm, max(retry_count) + 1
+FROM batch_audit.crc32_audit WHERE batch_id = %s GROUP BY 1, 2, 3, 4
 """
 _CHECKSUMS = """
 SELECT entity_type, entity_id, computed_crc32, expected_crc32, expected_source, status,
-       bytes_processed, throughput_mbps, error_details, created_at
+       bytes_processed, throughput_mbps, error_details, created_at, retry_count, digest_algorithm,
+       computed_digest, expected_digest
 FROM batch_audit.crc32_audit WHERE batch_id = %s ORDER BY created_at, id
 """
 
@@ -164,7 +218,13 @@ def replace(connection: Connection, batch_id: str, files: Iterable[ImportFile]) 
     """Write down the files of a batch, in place of what an earlier try of ingest left."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(_FORGET, (batch_id,))
-        cursor.executemany(_ADD, [(batch_id, *astuple(file)[:-1]) for file in files])
+        rows = [
+            (batch_id, f.file_name, f.target_table, f.size, f.format, f.compression, f.crc32c,
+             f.sha256, f.expected_crc32c, f.expected_source, f.records, f.expected_size,
+             Jsonb(f.expected_digests), f.problem)
+            for f in files
+        ]  # fmt: skip
+        cursor.executemany(_ADD, rows)
 
 
 def of_batch(connection: Connection, batch_id: str) -> list[ImportFile]:
@@ -188,13 +248,24 @@ def record_records(
         cursor.executemany(_COUNTED, rows)
 
 
+def record_judgement(
+    connection: Connection, batch_id: str, problems: Mapping[str, str | None]
+) -> None:
+    """Keep what of each file is not as promised; the batch goes on without those."""
+    rows = [(why, why is not None, batch_id, name) for name, why in problems.items()]
+    with connection.cursor() as cursor:
+        cursor.executemany(_JUDGED, rows)
+
+
 def audit(connection: Connection, batch_id: str, checksums: Iterable[Checksum]) -> None:
-    """Append checksums to the audit trail.
+    """Append checksums to the audit trail; what was asked before is a retry, and counted as one.
 
     `hardware_utilized` is what the crc32c package says of this processor. `simd_instructions` is
     derived: one CRC32 instruction of SSE 4.2 or ARMv8 takes 8 bytes.
     """
     hardware = bool(crc32c.hardware_based)
+    asked = connection.execute(_TRIES, (batch_id,)).fetchall()
+    tries = {tuple(question): int(count) for *question, count in asked}
     rows = [
         (
             batch_id,
@@ -210,6 +281,8 @@ def audit(connection: Connection, batch_id: str, checksums: Iterable[Checksum]) 
             hardware,
             -(-c.bytes_processed // 8) if hardware else None,
             c.error_details,
+            tries.get(c.question, 0),
+            *((None, None, None) if c.digest is None else astuple(c.digest)),
         )
         for c in checksums
     ]

@@ -59,20 +59,25 @@ def copy_source(
         if target not in {table.table, EVERY_TABLE}:
             continue
         copy = folder / _free_name(file.name, taken)
-        size, crc, sha256, _, stored = copy_staged(file, copy)
+        found = copy_staged(file, copy, promise.algorithms if promise else ())
         file_format, compression = kind_of(file, copy)
         if target == EVERY_TABLE and file_format != "jsonl":
             message = f"{file}: the feed has a `table_field`, which only JSON lines have."
             raise DeliveryError(message)
-        promised = promised_crc32c(file, promise, stored)
-        if (promise is not None and promise.size not in {None, size}) or (
-            promised is not None and promised.crc32c != crc
+        promised = promised_crc32c(file, promise, found.stored)
+        size, crc = found.size, found.crc32c
+        told = promise.digests.values() if promise else ()
+        if (
+            (promise is not None and promise.size not in {None, size})
+            or (promised is not None and promised.crc32c != crc)
+            or any(found.digests[name] != own for each in told for name, own in each.items())
         ):
             message = (
                 f"{file}: {size} bytes with CRC32C {crc:08x} are not what its sender says. "
                 "Bring back the file that was loaded."
             )
             raise DeliveryError(message)
+        sha256 = found.digests["sha256"]
         copied.append(
             ImportFile(copy.name, target, size, file_format, compression, crc, sha256, None, None)
         )
