@@ -41,8 +41,10 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
         feed,
         "bulk_write",
         after="checksum",
-        kinds={"postgres", "table"},
-        description=f"Rows of {names}, published in one transaction, each with its batch id.",
+        kinds={"postgres", "table"} if names else {"file"},
+        description=f"Rows of {names}, published in one transaction, each with its batch id."
+        if names
+        else f"No tables: each {feed.entity_type} is published as it was delivered.",
         check_specs=[
             dg.AssetCheckSpec(
                 NO_REJECTS, asset=key, description="Every record of the delivery could be loaded."
@@ -96,8 +98,14 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
             metadata={
                 **batch_metadata(result.batch, worked=result.worked),
                 **({"dagster/partition_row_count": rows} if result.tables else {}),
-                "dagster/table_name": names,
-                "dagster/column_schema": dg.TableSchema(columns),
+                **(
+                    {
+                        "dagster/table_name": names,
+                        "dagster/column_schema": dg.TableSchema(columns),
+                    }
+                    if names
+                    else {"tables": "none"}
+                ),
                 "balance": table(balance),
                 **_rejected(result),
                 "row_digests": table(digests),

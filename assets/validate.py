@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dagster as dg
 
 from assets.common import Cell, batch_metadata, differing_rows, stage_asset, table
-from batch_pipelines.engine.feeds import Feed
+from batch_pipelines.engine.feeds import NO_TABLE, Feed
 from batch_pipelines.engine.ledger.proofs import Check, TableValidation
 from batch_pipelines.engine.validate import require_valid, validate
 from resources.batches import Batches
@@ -20,6 +20,12 @@ _CHECKS = {
     "schema": "Every column of the source is in the table.",
     "key_uniqueness": "No primary key stands twice.",
     "aggregates": "Count, exact sum and bounds of every column, against a second reading.",
+}
+_FILE_CHECKS = {
+    "files": "Every file of the batch is there, and none is missing.",
+    "manifest": "The sender's manifest lists the files of the batch, and no others.",
+    "checksums": "Every file is what was staged, read once more.",
+    "promises": "Every file is what its sender or its store says; none came without such a word.",
 }
 _CELL = 60  # characters
 
@@ -41,7 +47,11 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
         after="bulk_write",
         kinds={"postgres"},
         description="The committed rows against a second, independent reading of the source.",
-        check_specs=check_specs(key, [each.table for each in feed.tables], _CHECKS),
+        check_specs=[
+            spec
+            for name, kinds in _targets(feed).items()
+            for spec in check_specs(key, [name], kinds)
+        ],
     )
     def _validate(
         context: dg.AssetExecutionContext, batches: dg.ResourceParam[Batches]
@@ -49,8 +59,8 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
         with batches.work(context, feed, "validate") as (connection, work):
             result = validate(connection, work)
         found = {each.target_table: each for each in result.tables}
-        for each in feed.tables:
-            yield from check_results(work.key, each.table, found.get(each.table), _CHECKS)
+        for name, kinds in _targets(feed).items():
+            yield from check_results(work.key, name, found.get(name), kinds)
         # Before the materialization: a partition that is visible and wrong must not turn green.
         require_valid(result)
         yield dg.MaterializeResult(
@@ -62,6 +72,11 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
         )
 
     return _validate
+
+
+def _targets(feed: Feed) -> dict[str, dict[str, str]]:
+    """Give the kinds of checks of each table; of a feed without tables, those of its files."""
+    return {each.table: _CHECKS for each in feed.tables} or {NO_TABLE: _FILE_CHECKS}
 
 
 def check_specs(
@@ -131,7 +146,9 @@ def check_results(
             check_name=_name(full_name, kind),
             passed=bool(checks) and all(check.status == "SUCCESS" for check in checks),
             # A check that could not be made is no success, but no proof of damage either.
-            severity=dg.AssetCheckSeverity.ERROR if checks else dg.AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.ERROR
+            if any(check.status == "FAILED" for check in checks)
+            else dg.AssetCheckSeverity.WARN,
             # Dagster shows a check's last result without its partition.
             metadata={
                 "partition": dg.MetadataValue.text(key),

@@ -109,7 +109,7 @@ def _round(
     connection.execute(sql.SQL("TRUNCATE {}").format(source.table.identifier))
     connection.execute("CHECKPOINT")
     seconds[_ALONE], alone = _timed(lambda: _crc_alone(path))
-    seconds[_FILE], (*_, last) = _timed(lambda: read_file(path, file, {}, None).checksums)
+    seconds[_FILE], (*_, last) = _timed(lambda: read_file(path, file, "file", {}, None).checksums)
     if ours != theirs or last.computed != alone:
         message = "what was stored or read is not what was sent"
         raise common.MeasureError(message)

@@ -13,7 +13,7 @@ from batch_pipelines.cli.show import Json, complain, print_json, print_table, sa
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import BatchError, DeliveryError, FeedError, UnreachableError
 from batch_pipelines.engine.feed_files import load_feeds, place_of
-from batch_pipelines.engine.feeds import Feed
+from batch_pipelines.engine.feeds import NO_TABLE, Feed
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.reconciliation.loaded_batches import check_loaded, comparable_tables
 from batch_pipelines.engine.settings import load_settings
@@ -41,7 +41,7 @@ def list_(*, json: Json = False) -> None:
         [
             [
                 feed.feed,
-                ", ".join(table.table for table in feed.tables),
+                ", ".join(table.table for table in feed.tables) or NO_TABLE,
                 place(feed),
                 _waiting(feed, settings.root, problems),
             ]

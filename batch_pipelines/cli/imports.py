@@ -126,6 +126,7 @@ class Imported:
         problem: What went wrong, if anything did.
         rejects: How many of its records each reason holds back.
         files_set_aside: What is wrong with each file that it went on without.
+        files: How many files it went on with.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Imported:
     problem: str | None
     rejects: list[RejectCount] = field(default_factory=list)
     files_set_aside: list[str] = field(default_factory=list)
+    files: int = 0
 
 
 class _Importer:
@@ -224,7 +226,7 @@ class _Importer:
         name = f"{self._feed.feed}/{key}"
         problem = None if result.success else _first_error(result)
         aside = [file.problem or "" for file in staged if file.set_aside]
-        return Imported(name, outcome, problem, reasons, aside)
+        return Imported(name, outcome, problem, reasons, aside, len(staged) - len(aside))
 
     def _report(self, imported: Imported) -> None:
         batch = imported.batch
@@ -233,6 +235,8 @@ class _Importer:
             complain(imported.problem or "")
             return
         rows = "" if batch.written_records is None else f"{batch.written_records:,} rows"
+        if not self._feed.tables:
+            rows = f"{imported.files:,} files"
         line = f"{batch.batch_id[:8]}  {batch.name}  {status(batch.status)}  {rows}"
         console().print(line.rstrip())
         for problem in imported.files_set_aside:

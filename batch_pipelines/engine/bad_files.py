@@ -45,6 +45,8 @@ def require_enough(connection: Connection, work: Work, staged: Sequence[ImportFi
         found = f"{len(bad)} of {len(staged)} files are bad, above {limit}"
         message = f"{work.name}: {found}: {why}. {_AGAIN}"
         raise ThresholdError(message, {})
+    if len(bad) == len(staged):
+        raise DeliveryError(f"{why}. There is no other file. {_AGAIN}")
     filled = {file.target_table for file in staged if file.problem is None}
     for table in work.feed.tables:
         if not filled & {EVERY_TABLE, table.table}:

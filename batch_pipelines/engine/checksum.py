@@ -21,7 +21,7 @@ from batch_pipelines.engine.digests.crc import joined
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, files
-from batch_pipelines.engine.ledger.files import COMPOSITE, Checksum, Digest
+from batch_pipelines.engine.ledger.files import COMPOSITE, UNREAD, Checksum, Digest
 from batch_pipelines.engine.promises import broken, differs
 from batch_pipelines.engine.reading.count import (
     CsvScan,
@@ -112,14 +112,14 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
             raise DeliveryError(message)
         form = work.feed.form_of(file.target_table)
         # What is read as it was delivered is counted on the way; of what is bad nothing is.
-        is_bad = file.problem is not None
-        scan = scan_of(form, file.format) if not is_bad and is_plain(folder, file, form) else None
-        read = read_file(path, file, seen, scan)
+        unread = file.format == UNREAD
+        scan = scan_of(form, file.format) if not unread and is_plain(folder, file, form) else None
+        read = read_file(path, file, work.feed.entity_type, seen, scan)
         found += read.checksums
         damaged += read.damaged
         problems = [*read.broken, *filter(None, [composite.get(file.file_name)])]
         judged.append(replace(file, problem="; ".join(problems) or None))
-        if not (is_bad or problems or damaged):
+        if not (unread or problems or damaged):
             plain = unpacking.readable(file)
             counts[file.file_name] = (
                 records_of(plain, file.format, form)
@@ -159,13 +159,18 @@ class FileRead:
 
 
 def read_file(
-    path: Path, file: ImportFile, seen: Mapping[str, int], scan: CsvScan | LineScan | None
+    path: Path,
+    file: ImportFile,
+    kind: str,
+    seen: Mapping[str, int],
+    scan: CsvScan | LineScan | None,
 ) -> FileRead:
     """Read a staged file once: chunks against ingest, the file against ingest and sender.
 
     Args:
         path: The staged copy.
         file: What ingest and the sender say of it.
+        kind: What it is called in the audit trail.
         seen: CRC32C of each chunk as ingest saw it, by its name.
         scan: Is fed what is read, to count its records; or None.
 
@@ -195,9 +200,9 @@ def read_file(
                     _compare("chunk", name, own, seen[name], "ingest", len(chunk), took)
                 )
     took = max(time.perf_counter() - began, 1e-9)
-    whole = _compare("file", file.file_name, crc, file.crc32c, "ingest", size, took)
+    whole = _compare(kind, file.file_name, crc, file.crc32c, "ingest", size, took)
     digests = {name: hasher.hexdigest() for name, hasher in hashers.items()}
-    kept = [*_promises(file, crc, digests, size, took)]
+    kept = [*_promises(file, kind, crc, digests, size, took)]
     return FileRead(
         (*checksums, whole, *kept),
         tuple(filter(None, [whole.error_details])),
@@ -206,17 +211,17 @@ def read_file(
 
 
 def _promises(
-    file: ImportFile, crc: int, digests: Mapping[str, str], size: int, seconds: float
+    file: ImportFile, kind: str, crc: int, digests: Mapping[str, str], size: int, seconds: float
 ) -> Iterator[Checksum]:
     """Hold a file against each thing that was promised of it."""
     name = file.file_name
     if file.expected_size not in {None, size}:
         yield Checksum(
-            "file", name, crc, None, "manifest", size, seconds,
+            kind, name, crc, None, "manifest", size, seconds,
             f"{name}: {size} bytes, but its manifest says {file.expected_size}",
         )  # fmt: skip
     if file.expected_crc32c is not None:
-        yield _compare("file", name, crc, file.expected_crc32c, file.expected_source, size, seconds)
+        yield _compare(kind, name, crc, file.expected_crc32c, file.expected_source, size, seconds)
     for source, told in file.expected_digests.items():
         for algorithm, expected in told.items():
             computed = digests[algorithm]
@@ -224,7 +229,7 @@ def _promises(
             if computed != expected:
                 problem = differs(name, algorithm, computed, expected, source)
             digest = Digest(algorithm, computed, expected)
-            yield Checksum("file", name, crc, None, source, size, seconds, problem, digest)
+            yield Checksum(kind, name, crc, None, source, size, seconds, problem, digest)
 
 
 def _compare(

@@ -10,9 +10,10 @@ import fnmatch
 import re
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import pydantic
+from pydantic_core import PydanticKnownError
 
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import DeliveryError
@@ -28,6 +29,14 @@ PARTITION_KEY = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.=+-]{0,99}")
 PLACEHOLDER = "{batch}"
 EVERY_TABLE: Final = "*"
 """Stands for a file's table where each of its lines says its own."""
+NO_TABLE: Final = "none"
+"""Stands for a file's table where the feed has none: its files are entities themselves."""
+FILE: Final = "file"
+"""Type of an entity that is a file, where the feed has no other word for it."""
+# What these mean in `crc32_audit` is given.
+_TAKEN = frozenset({"chunk", "composite", "row"})
+# What is said of tables and of what stands in files.
+_OF_TABLES = ("format", "contract", "bulk_minimum", "ddl")
 _WILD = frozenset("*?[")
 _SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")
 _ALL = 100
@@ -373,6 +382,12 @@ class Rollback(_Part):
     )
 
 
+def _or_none(schema: dict[str, Any]) -> None:
+    """Let the JSON Schema of tables take the word `none`."""
+    listed = {name: schema.pop(name) for name in ("type", "items")}
+    schema["anyOf"] = [{**listed, "minItems": 1}, {"const": NO_TABLE}]
+
+
 class Feed(_Part):
     """One kind of import.
 
@@ -382,7 +397,9 @@ class Feed(_Part):
             part of a delivery's identity.
         description: One sentence for people.
         source: Where deliveries appear.
-        tables: The tables that one delivery fills together.
+        tables: The tables that one delivery fills together; empty where the feed says `none`, because
+            its files (documents, images) are not read, only proven and archived.
+        entity_type: What a file is called in `crc32_audit`, for feeds without tables.
         format: How the files are written.
         contract: What becomes of a delivery that brings other columns than the one before it.
         thresholds: How much of a batch may be set aside.
@@ -406,7 +423,11 @@ class Feed(_Part):
     description: str = pydantic.Field(default="", description="one sentence for people")
     source: Source
     tables: tuple[Table, ...] = pydantic.Field(
-        min_length=1, description="tables that one delivery fills together"
+        description="tables that one delivery fills together, or `none`: files are only proven",
+        json_schema_extra=_or_none,
+    )
+    entity_type: Word = pydantic.Field(
+        default=FILE, description="what a file is, for feeds without tables: document, image ..."
     )
     format: Format = pydantic.Field(default=DEFAULT, description="how the files are written")
     contract: Contract = pydantic.Field(
@@ -443,6 +464,40 @@ class Feed(_Part):
                 message = "an owner is an e-mail address or team:NAME"
                 raise ValueError(message)
         return value
+
+    @pydantic.field_validator("tables", mode="before")
+    @classmethod
+    def _none_or_some(cls, value: object) -> object:
+        if value == NO_TABLE:
+            return ()
+        if value == []:
+            few = {"field_type": "Tuple", "min_length": 1, "actual_length": 0}
+            raise PydanticKnownError("too_short", few)
+        return value
+
+    @pydantic.field_validator("entity_type")
+    @classmethod
+    def _not_another_entity(cls, value: str) -> str:
+        if value in _TAKEN:
+            message = f"{value!r} is taken: it stands for something else in crc32_audit"
+            raise ValueError(message)
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _without_tables_nothing_is_said_of_them(self) -> Feed:
+        if self.tables:
+            if self.entity_type != FILE:
+                message = "`entity_type` is for feeds with `tables: none`"
+                raise ValueError(message)
+            return self
+        said = [name for name in _OF_TABLES if name in self.model_fields_set]
+        said += ["thresholds.rejected_rows"] if self.thresholds.rejected_rows else []
+        said += ["limits.records"] if self.limits.records is not None else []
+        said += ["source.query"] if self.source.query is not None else []
+        if said:
+            message = f"with `tables: none` there is nothing that `{said[0]}` could be about"
+            raise ValueError(message)
+        return self
 
     @pydantic.field_validator("tables")
     @classmethod
@@ -486,7 +541,7 @@ class Feed(_Part):
                 "but one that is compared with a query without {batch} has none"
             )
             raise ValueError(message)
-        of_files = self.tables[0].key or self.validation != "each"
+        of_files = self.validation != "each" or any(table.key for table in self.tables)
         if self.is_reconciled and self.source.query is not None and of_files:
             message = "`tables[].key` and `validate` are for files; a query has a `key` of its own"
             raise ValueError(message)
@@ -501,7 +556,7 @@ class Feed(_Part):
     @property
     def is_reconciled(self) -> bool:
         """Whether something else loads its tables, so that nothing is written here."""
-        return self.tables[0].write == "none"
+        return bool(self.tables) and self.tables[0].write == "none"
 
     def _only_what_is_set_aside_has_a_limit(self) -> Feed:
         if self.thresholds.rejected_files and self.on_bad_file == "fail":
@@ -511,7 +566,11 @@ class Feed(_Part):
 
     @pydantic.model_validator(mode="after")
     def _a_query_fills_one_table(self) -> Feed:
-        if self.source.query is not None and (len(self.tables) > 1 or self.tables[0].files != "*"):
+        if (
+            self.source.query is not None
+            and self.tables
+            and (len(self.tables) > 1 or self.tables[0].files != "*")
+        ):
             message = "a query fills one table, without `files:`; write a feed for each table"
             raise ValueError(message)
         return self
@@ -523,11 +582,13 @@ class Feed(_Part):
             file_name: Name of the file without its folder.
 
         Returns:
-            The table's name, or `EVERY_TABLE` where each line says its own.
+            The table's name, `EVERY_TABLE` where each line says its own, or `NO_TABLE`.
 
         Raises:
             DeliveryError: It matches no table, or several.
         """
+        if not self.tables:
+            return NO_TABLE
         by_line = self.format.table_field is not None
         return EVERY_TABLE if by_line else self.table_of(file_name).table
 

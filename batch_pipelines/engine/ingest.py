@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.ledger import batches, files
 from batch_pipelines.engine.sources import take_in
 from batch_pipelines.engine.work import clear_staging, recorded
@@ -129,9 +130,15 @@ def _done(connection: Connection, batch: Batch) -> set[str]:
 
 def _identity(work: Work, staged: Sequence[ImportFile]) -> str:
     # File names are left out: the same bytes under a new name are the same delivery. A bad file may be
-    # the right one all the same, and its manifest what is corrected: then it is another delivery.
+    # the right one all the same, and its manifest what is corrected: then it is another delivery. Files
+    # that are entities themselves are what their names say, too.
     content: list[tuple[str, ...]] = sorted(
-        (file.target_table, file.sha256, *([] if file.problem is None else ["bad"]))
+        (
+            file.target_table,
+            file.sha256,
+            *([] if file.problem is None else ["bad"]),
+            *([file.file_name] if file.target_table == NO_TABLE else []),
+        )
         for file in staged
     )
     key = work.key if work.feed.identity == "partition" else None

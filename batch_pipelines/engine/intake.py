@@ -17,7 +17,7 @@ from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.feeds import EVERY_TABLE
 from batch_pipelines.engine.formats import COLUMNAR
 from batch_pipelines.engine.ledger import files
-from batch_pipelines.engine.ledger.files import Checksum, ImportFile
+from batch_pipelines.engine.ledger.files import UNREAD, Checksum, ImportFile
 from batch_pipelines.engine.places.composite import CompositeCrc32c
 from batch_pipelines.engine.places.place import Reading, changed_while_read
 from batch_pipelines.engine.promises import OBJECT_METADATA, broken, promised_crc32c
@@ -72,7 +72,7 @@ def take_in(
             file_name=file.name,
             target_table=target,
             size=copy.size,
-            format="unknown",
+            format=UNREAD,
             compression=None,
             crc32c=copy.crc32c,
             sha256=copy.digests["sha256"],
@@ -89,16 +89,17 @@ def take_in(
                 "Deliver the file, or its manifest, again."
             )
             raise DeliveryError(message)
-        if not problems or work.feed.on_bad_file == "fail":
+        if work.feed.tables and (not problems or work.feed.on_bad_file == "fail"):
             file_format, compression = kind_of(file, folder / file.name)
             taken = replace(taken, format=file_format, compression=compression)
-        if target == EVERY_TABLE and taken.format not in {"jsonl", "unknown"}:
+        if target == EVERY_TABLE and taken.format not in {"jsonl", UNREAD}:
             message = (
                 f"{file}: the feed has a `table_field`, which only JSON lines have. "
                 "Deliver *.jsonl, or give each table its `files:` pattern."
             )
             raise DeliveryError(message)
-        checksums += copy.checksums
+        whole, *parts = copy.checksums
+        checksums += [replace(whole, entity_type=work.feed.entity_type), *parts]
         staged.append(replace(taken, problem="; ".join(problems) or None))
     filled = {file.target_table for file in staged}
     for table in work.feed.tables:

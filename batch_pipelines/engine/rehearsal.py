@@ -99,7 +99,7 @@ def _publication(connection: Connection, work: Work) -> tuple[Publication, tuple
     folder = work.staged_source(work.run_id)
     unpacking = Unpacking(folder, work.feed)
     counted = []
-    for file in staged:
+    for file in staged if work.feed.tables else ():
         plain, routes = unpacking.readable(file), work.feed.routes
         records = records_of(plain, file.format, work.feed.form_of(file.target_table))
         by_table = records_by_table(plain, routes) if routes else None

@@ -17,9 +17,11 @@ import psycopg
 
 from batch_pipelines.engine.catalog import read_tables, stamped_by
 from batch_pipelines.engine.errors import ValidationError
+from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.ledger import batches, files, proofs, rejects
 from batch_pipelines.engine.ledger.proofs import RowReport, TableValidation
 from batch_pipelines.engine.table_checks import check_table
+from batch_pipelines.engine.validating_files import validate_files
 from batch_pipelines.engine.verification.naming import name_differences
 from batch_pipelines.engine.verification.rows import SNAPSHOT, batch_rows
 from batch_pipelines.engine.work import batch_for, explain, recorded
@@ -101,6 +103,8 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
     failed: list[str] = []
     tables = read_tables(connection, work.feed)
     terms = before_validation(connection, batch, {table.full_name: table for table in tables})
+    if not tables:
+        failed += _validate_files(connection, work, batch, staged)
     for table in tables:
         own = [part for file in staged if (part := file.of_table(table.full_name)) is not None]
         if not own:
@@ -122,7 +126,8 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
         failed += [f"{table.full_name} {c.name}" for c in found.checks if c.status == "FAILED"]
     if failed:
         why = (
-            f"The published rows differ from their source in {', '.join(failed)}. "
+            f"The published {'rows' if tables else 'files'} differ from their source in "
+            f"{', '.join(failed)}. "
             f"`batch-pipelines show {batch.batch_id}` gives expected and actual values."
         )
         batches.mark_validated(connection, batch.batch_id, status="VALIDATION_FAILED", why=why)
@@ -130,6 +135,20 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
         partial = batch.rejected_records or any(file.set_aside for file in staged)
         status = "PARTIAL_SUCCESS" if partial else "SUCCESS"
         batches.mark_validated(connection, batch.batch_id, status=status)
+
+
+def _validate_files(
+    connection: Connection, work: Work, batch: Batch, staged: Sequence[ImportFile]
+) -> list[str]:
+    """Validate a batch that fills no table; gives the checks that failed."""
+    log = proofs.open_validation(connection, batch.batch_id, work.run_id, NO_TABLE)
+    try:
+        found = validate_files(staged, work.staged_source(batch.batch_id))
+    except Exception as error:
+        proofs.abandon_validation(connection, log, explain(error))
+        raise
+    proofs.close_validation(connection, batch.batch_id, log, found)
+    return [check.name for check in found.checks if check.status == "FAILED"]
 
 
 def _require_copies(staged: Sequence[ImportFile], folder: Path) -> None:

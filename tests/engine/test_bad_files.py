@@ -128,7 +128,7 @@ def test_nor_may_a_table_be_left_without_any_file(site18: MakeSite) -> None:
 def test_a_delivery_of_bad_files_alone_is_refused(site18: MakeSite) -> None:
     orders = setting_aside(site18)
     orders.deliver({"b.csv": DAMAGED, "manifest.csv": manifest(b=B)})
-    with pytest.raises(DeliveryError, match="No other file"):
+    with pytest.raises(DeliveryError, match="There is no other file"):
         orders.run()
     assert orders.newest().status == "FAILED"
 
@@ -177,7 +177,7 @@ def test_a_bad_archive_is_not_even_opened(site18: MakeSite) -> None:
     batch = orders.load({"a.csv": A, "b.zip": b"no archive", "b.zip.crc32c": "0" * 8})
     assert batch.status == "PARTIAL_SUCCESS"
     _, bad = files.of_batch(orders.connection, batch.batch_id)
-    assert (bad.file_name, bad.format, bad.set_aside) == ("b.zip", "unknown", True)
+    assert (bad.file_name, bad.format, bad.set_aside) == ("b.zip", "unread", True)
 
 
 def test_a_staged_copy_that_is_damaged_here_fails_the_batch_all_the_same(site18: MakeSite) -> None:

@@ -463,4 +463,4 @@ def test_the_json_schema_tells_an_editor_what_may_stand_in_a_feed() -> None:
         for name, said in part["properties"].items():
             assert said.get("description") or "$ref" in said, name
     assert schema["properties"]["identity"]["enum"] == ["partition", "feed"]
-    assert schema["properties"]["tables"]["minItems"] == 1
+    assert schema["properties"]["tables"]["anyOf"][0]["minItems"] == 1

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 4 * 1024 * 1024
 COMPOSITE: Final = "composite"
 """Type of an entity whose checksum is made of those of a file's parts, as its store has them."""
+UNREAD: Final = "unread"
+"""Format of a file that nobody looks into: a bad one, or one of a feed without tables."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class ImportFile:
 
     Attributes:
         file_name: Its name, without folder.
-        target_table: The table it fills, or `*` where each of its lines says its own.
+        target_table: The table it fills, `*` where each of its lines says its own, or `none`.
         size: In bytes.
-        format: `csv`, `tsv`, `jsonl`, `arrow`, `orc` or `parquet`.
+        format: `csv`, `tsv`, `jsonl`, `arrow`, `orc` or `parquet`; `unread` where nobody looks into it.
         compression: None where it is not compressed.
         crc32c: CRC32C of all its bytes, as they were copied.
         sha256: SHA-256 of them, hex.
@@ -106,7 +108,7 @@ class Checksum:
     """A row of `crc32_audit`.
 
     Attributes:
-        entity_type: `file`, `chunk` or `composite`.
+        entity_type: `file`, or what the feed calls its files; `chunk` or `composite`.
         entity_id: File name; for a chunk with `@first-last` byte behind it.
         computed: CRC32C that was computed.
         expected: What it should be, None where there was nothing to compare with.
