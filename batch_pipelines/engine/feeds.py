@@ -36,7 +36,7 @@ FILE: Final = "file"
 # What these mean in `crc32_audit` is given.
 _TAKEN = frozenset({"chunk", "composite", "row"})
 # What is said of tables and of what stands in files.
-_OF_TABLES = ("format", "contract", "bulk_minimum", "ddl")
+_OF_TABLES = ("format", "contract", "bulk_minimum", "ddl", "audit")
 _WILD = frozenset("*?[")
 _SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")
 _ALL = 100
@@ -400,6 +400,7 @@ class Feed(_Part):
         tables: The tables that one delivery fills together; empty where the feed says `none`, because
             its files (documents, images) are not read, only proven and archived.
         entity_type: What a file is called in `crc32_audit`, for feeds without tables.
+        audit: What has lines of its own in `crc32_audit`: each `file` and chunk, or each `row`, too.
         format: How the files are written.
         contract: What becomes of a delivery that brings other columns than the one before it.
         thresholds: How much of a batch may be set aside.
@@ -428,6 +429,9 @@ class Feed(_Part):
     )
     entity_type: Word = pydantic.Field(
         default=FILE, description="what a file is, for feeds without tables: document, image ..."
+    )
+    audit: Literal["file", "row"] = pydantic.Field(
+        default="file", description="what is audited: files and chunks, or each row besides"
     )
     format: Format = pydantic.Field(default=DEFAULT, description="how the files are written")
     contract: Contract = pydantic.Field(

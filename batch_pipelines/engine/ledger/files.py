@@ -192,13 +192,13 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _TRIES = """
 SELECT entity_type, entity_id, expected_source, digest_algorithm, max(retry_count) + 1
-FROM batch_audit.crc32_audit WHERE batch_id = %s GROUP BY 1, 2, 3, 4
+FROM batch_audit.crc32_audit WHERE batch_id = %s AND entity_type <> 'row' GROUP BY 1, 2, 3, 4
 """
 _CHECKSUMS = """
 SELECT entity_type, entity_id, computed_crc32, expected_crc32, expected_source, status,
        bytes_processed, throughput_mbps, error_details, created_at, retry_count, digest_algorithm,
        computed_digest, expected_digest
-FROM batch_audit.crc32_audit WHERE batch_id = %s ORDER BY created_at, id
+FROM batch_audit.crc32_audit WHERE batch_id = %s AND entity_type <> 'row' ORDER BY created_at, id
 """
 
 
@@ -293,6 +293,6 @@ def audit(connection: Connection, batch_id: str, checksums: Iterable[Checksum]) 
 
 
 def checksums(connection: Connection, batch_id: str) -> list[ChecksumRecord]:
-    """Read the checksums of a batch, oldest first."""
+    """Read the checksums of a batch's files and chunks, oldest first; not those of its rows."""
     with connection.cursor(row_factory=class_row(ChecksumRecord)) as cursor:
         return cursor.execute(_CHECKSUMS, (batch_id,)).fetchall()

@@ -27,6 +27,7 @@ from batch_pipelines.engine.writing.copying import copy_stamped, statements_for
 from batch_pipelines.engine.writing.inserting import Policy, signature
 from batch_pipelines.engine.writing.keeping import keep_superseded, record_whole
 from batch_pipelines.engine.writing.proof import Proof
+from batch_pipelines.engine.writing.row_audit import audit_rows
 from batch_pipelines.engine.writing.ruling import broken_rules, refuse_broken
 from batch_pipelines.engine.writing.settling import settled
 from batch_pipelines.engine.writing.superseding import (
@@ -381,6 +382,9 @@ def _finish(
     if not publication.is_real:
         return tuple(balances)
     record_whole(connection, publication)
+    if publication.work.feed.audit == "row":
+        for each in written:
+            audit_rows(connection, batch.batch_id, each.proof)
     chunks = [chunk for each in written for chunk in each.proof.chunks]
     written_alike = [
         replace(own, fallback=publication.bisected.get(own.target_table, 0) > 0)
