@@ -7,6 +7,30 @@ from alembic import op
 revision = "0010"
 down_revision = "0008"
 
+# A row that is audited is no file.
+VIEWS = """
+CREATE OR REPLACE VIEW batch_audit.batch_integrity AS
+SELECT a.batch_id, h.feed, h.partition_key, h.status, a.total_files, a.total_checks, a.valid, a.invalid,
+       a.recorded
+FROM (SELECT batch_id,
+             count(DISTINCT entity_id) FILTER (WHERE entity_type NOT IN ({parts})) AS total_files,
+             count(*) AS total_checks, count(*) FILTER (WHERE status = 'valid') AS valid,
+             count(*) FILTER (WHERE status = 'invalid') AS invalid,
+             count(*) FILTER (WHERE status = 'recorded') AS recorded
+      FROM batch_audit.crc32_audit GROUP BY batch_id) AS a
+JOIN batch_audit.import_history AS h ON h.batch_id = a.batch_id;
+
+CREATE OR REPLACE VIEW batch_audit.batch_throughput AS
+SELECT batch_id, count(*) AS file_count, avg(throughput_mbps) AS avg_throughput_mbps,
+       avg(processing_time_ms) AS avg_latency_ms, sum(bytes_processed) AS total_bytes,
+       round(avg(hardware_utilized::int) * 100, 1) AS hardware_utilization_pct,
+       sum(simd_instructions) AS total_simd_instructions
+FROM (SELECT DISTINCT ON (batch_id, entity_type, entity_id) batch_id, throughput_mbps,
+             processing_time_ms, bytes_processed, hardware_utilized, simd_instructions
+      FROM batch_audit.crc32_audit WHERE entity_type NOT IN ({parts})
+      ORDER BY batch_id, entity_type, entity_id, created_at DESC, id DESC) AS a
+GROUP BY batch_id;
+"""
 UPGRADE = """
 ALTER TABLE batch_audit.import_file
     ADD expected_size bigint,
@@ -58,8 +82,10 @@ ALTER TABLE batch_audit.import_file
 def upgrade() -> None:
     """Make room for what is promised of files, and for those set aside."""
     op.execute(UPGRADE)
+    op.execute(VIEWS.replace("{parts}", "'chunk', 'row'"))
 
 
 def downgrade() -> None:
     """Drop it."""
     op.execute(DOWNGRADE)
+    op.execute(VIEWS.replace("{parts}", "'chunk'"))

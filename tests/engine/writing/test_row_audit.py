@@ -47,6 +47,14 @@ def test_each_record_has_a_line_with_its_place_and_the_checksum_of_its_key(site:
     assert by_server == [(key, line[1]) for key, line in zip(keys, found, strict=True)]
 
 
+def test_rows_are_no_files_in_the_views(site18: MakeSite) -> None:
+    orders = site18(TABLE, None, audit="row")
+    batch = orders.load({"a.csv": A, "b.csv": B})
+    for view, column in (("batch_integrity", "total_files"), ("batch_throughput", "file_count")):
+        question = f"SELECT {column} FROM batch_audit.{view} WHERE batch_id = %s"
+        assert orders.count(question, batch.batch_id) == 2
+
+
 def test_by_default_there_are_none(site18: MakeSite) -> None:
     orders = site18(TABLE)
     assert lines(orders, orders.load({"a.csv": A}).batch_id) == []
