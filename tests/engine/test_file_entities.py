@@ -17,6 +17,7 @@ from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger import files, proofs
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.rehearsal import rehearse
+from batch_pipelines.engine.verification.verify import Verifier
 from tests.support_engine import feed_of
 
 if TYPE_CHECKING:
@@ -152,6 +153,16 @@ def test_the_same_again_is_a_duplicate_and_another_name_is_not(site18: MakeSite)
     assert last.status == "SUCCESS"
     names = [file.file_name for file in files.of_batch(mail.connection, last.batch_id)]
     assert names == ["file-002.csv", "file-003.pdf", "file-004.txt", "other"]
+
+
+def test_there_are_no_rows_to_verify(site18: MakeSite) -> None:
+    mail = letters(site18)
+    batch = mail.load(CONTENT)
+    verifier = Verifier(mail.settings, {mail.feed.feed: mail.feed}, "a test")
+    found = verifier.verify(mail.connection, batch)
+    assert (found.tables, found.exception) == (
+        (), "it fills no table: there are no rows to verify, and its files are in its bag"
+    )  # fmt: skip
 
 
 def test_a_rehearsal_changes_nothing(site18: MakeSite) -> None:

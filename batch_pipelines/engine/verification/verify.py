@@ -90,7 +90,11 @@ class Verifier:
             batch = batches.by_id(connection, batch.duplicate_of)
         tables = [table.target_table for table in proofs.tables(connection, batch.batch_id)]
         if not tables:
-            why = f"the batch is {batch.status}: nothing of it was published"
+            why = (
+                f"the batch is {batch.status}: nothing of it was published"
+                if batch.published_at is None
+                else "it fills no table: there are no rows to verify, and its files are in its bag"
+            )
             return Verification(batch, (), why)
         found = []
         for full_name in tables:
