@@ -562,6 +562,7 @@ class Feed(_Part):
         """Whether something else loads its tables, so that nothing is written here."""
         return bool(self.tables) and self.tables[0].write == "none"
 
+    @pydantic.model_validator(mode="after")
     def _only_what_is_set_aside_has_a_limit(self) -> Feed:
         if self.thresholds.rejected_files and self.on_bad_file == "fail":
             message = "`thresholds.rejected_files` goes with `on_bad_file: set_aside` alone"
