@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from batch_pipelines.engine.errors import ThresholdError
-from batch_pipelines.engine.feeds import Thresholds
+from batch_pipelines.engine.feed_parts.tolerance import Thresholds
 from batch_pipelines.engine.ledger import batches, proofs, rejects
 from tests.support_engine import KEY
 

@@ -12,7 +12,7 @@ from batch_pipelines.engine.bad_files import require_enough
 from batch_pipelines.engine.catalog import is_stamped, read_tables
 from batch_pipelines.engine.errors import ContractError, DeliveryError
 from batch_pipelines.engine.feed_files import place_of
-from batch_pipelines.engine.feeds import Table
+from batch_pipelines.engine.feed_parts.table import Table
 from batch_pipelines.engine.ledger import batches, files, proofs, rejects, signatures
 from batch_pipelines.engine.restaging import restage
 from batch_pipelines.engine.work import batch_for, batch_to_replay, recorded

@@ -10,7 +10,9 @@ import yaml
 
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import FeedError
-from batch_pipelines.engine.feeds import Feed, Source, Table
+from batch_pipelines.engine.feed_parts.source import Source
+from batch_pipelines.engine.feed_parts.table import Table
+from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.formats import Format
 from batch_pipelines.engine.loaded import Batches
 from batch_pipelines.engine.queries import Query

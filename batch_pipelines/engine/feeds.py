@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from decimal import Decimal
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, Literal, Self
+from pathlib import Path  # noqa: TC003
+from typing import Annotated, Any, Final, Literal
 
 import pydantic
 from pydantic_core import PydanticKnownError
 
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.formats import DEFAULT, Format, Name
-from batch_pipelines.engine.loaded import Batches  # noqa: TC001  # pydantic reads it at run time
-from batch_pipelines.engine.queries import Query  # noqa: TC001
+from batch_pipelines.engine.feed_parts.part import Part
+from batch_pipelines.engine.feed_parts.source import PLACEHOLDER, Source
+from batch_pipelines.engine.feed_parts.table import Table  # noqa: TC001  # pydantic reads it
+from batch_pipelines.engine.feed_parts.tolerance import Limits, Rollback, Thresholds
+from batch_pipelines.engine.formats import DEFAULT, Format
 from batch_pipelines.engine.routes import Route
-from batch_pipelines.engine.rules import Rule  # noqa: TC001 - pydantic reads it at run time
 
 # Dagster takes any string as a partition key, '' and newlines and '...' included; a key is also a
 # folder name, a part of an archive's name and a word on a command line, so it is kept to these.
 PARTITION_KEY = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.=+-]{0,99}")
-PLACEHOLDER = "{batch}"
 EVERY_TABLE: Final = "*"
 """Stands for a file's table where each of its lines says its own."""
 NO_TABLE: Final = "none"
@@ -37,349 +36,8 @@ FILE: Final = "file"
 _TAKEN = frozenset({"chunk", "composite", "row"})
 # What is said of tables and of what stands in files.
 _OF_TABLES = ("format", "contract", "bulk_minimum", "ddl", "audit")
-_WILD = frozenset("*?[")
-_SHARE = re.compile(r"[0-9]+(\.[0-9]+)?%")
-_ALL = 100
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/")
 
 Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-
-
-class _Part(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
-
-
-class Source(_Part):
-    """Where deliveries appear: files of a path, or what a query brings.
-
-    Attributes:
-        path: Pattern of the files of one delivery; `{batch}` stands for the partition key. A
-            relative one starts at the folder that holds the feeds folder; one that begins with
-            `s3://BUCKET/` is the keys of objects.
-        settle_seconds: How long, in seconds, the files of a delivery must be unchanged before the
-            sensor takes it for complete.
-        query: What to read of another database, in place of files.
-        batches: A table of the system that loads, in which it says which files a batch is from.
-    """
-
-    path: str = pydantic.Field(
-        default="",
-        description="files of one delivery, or s3://bucket/...; {batch} is the partition key",
-    )
-    settle_seconds: float = pydantic.Field(
-        default=10.0, ge=0, description="seconds a delivery must be unchanged to count as complete"
-    )
-    query: Query | None = pydantic.Field(
-        default=None, description="what to read of another database, in place of files"
-    )
-    batches: Batches | None = pydantic.Field(
-        default=None, description="table of another loader that maps its batches to their files"
-    )
-
-    @pydantic.model_validator(mode="after")
-    def _path_or_query(self) -> Self:
-        if bool(self.path) + (self.query is not None) + (self.batches is not None) != 1:
-            message = "must have one of `path`, the files' pattern, a `query`, and `batches`"
-            raise ValueError(message)
-        if self.query is not None and "settle_seconds" in self.model_fields_set:
-            message = "`settle_seconds` is for files; a query is read in one snapshot"
-            raise ValueError(message)
-        return self
-
-    @pydantic.field_validator("path")
-    @classmethod
-    def _one_placeholder(cls, value: str) -> str:
-        url, bucket = _URL.match(value), _BUCKET.match(value)
-        if url and url[1] != "s3":
-            message = (
-                f"must be a path or begin with s3://, not {url[1]}://: no other store can be read; "
-                "have deliveries copied into a folder and write its path"
-            )
-            raise ValueError(message)
-        if url and not bucket:
-            message = (
-                "must name the bucket alone behind s3://, as in s3://BUCKET/{batch}/*.csv; "
-                "credentials, endpoint and region come from the environment"
-            )
-            raise ValueError(message)
-        if bucket and {"", "."} & set(value[bucket.end() :].rstrip("/").split("/")):
-            message = "must not contain '//' or '/./': a bucket takes them for other keys"
-            raise ValueError(message)
-        if value.count(PLACEHOLDER) != 1:
-            message = f"must contain {PLACEHOLDER} exactly once: it becomes the partition key"
-            raise ValueError(message)
-        if ".." in PurePosixPath(value).parts:
-            message = "must not contain '..': write the path it leads to"
-            raise ValueError(message)
-        if value.endswith("/"):
-            message = "must end with the names of files, as in *.csv"
-            raise ValueError(message)
-        if "**" in value:
-            message = "must not contain '**': a delivery's files stand in one folder"
-            raise ValueError(message)
-        *folders, names = PurePosixPath(value).parts
-        for part in [*folders, *([names] if PLACEHOLDER in names else [])]:
-            if _WILD & set(part):
-                message = (
-                    f"must not have wildcards in {part!r}: they may stand in the names of files only, "
-                    f"and not beside {PLACEHOLDER}"
-                )
-                raise ValueError(message)
-        return value
-
-    @property
-    def bucket(self) -> str | None:
-        """The bucket that the path begins with; None where it leads to folders."""
-        found = _BUCKET.match(self.path)
-        return found[1] if found else None
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts of the path below its bucket, its `/` or the folder where relative paths start."""
-        found = _BUCKET.match(self.path)
-        if found:
-            return tuple(self.path[found.end() :].split("/"))
-        path = PurePosixPath(self.path)
-        return path.parts[1:] if path.is_absolute() else path.parts
-
-
-class Table(_Part):
-    """A target table.
-
-    Attributes:
-        table: Its name with schema, as in `public.flights`.
-        files: Pattern of the delivery's file names that fill it.
-        match: Of JSON lines with a `table_field`, what that says in the lines of this table.
-        header: Names of the columns where its files do not have them; in place of `format.header`.
-        write: `insert` rows, or `upsert`: a row whose key the table has is updated, in the columns that
-            its record brings, and an image of it is kept. Or insert each by an `individual` statement.
-            Or `none`: something else loads it, and its batches are reconciled.
-        key: Columns of the key by which rows are upserted, or told apart where they are reconciled; the
-            primary key by default.
-        batch_column: Column that holds the id of the batch that the other system loaded a row in.
-        conflict: What becomes of a record whose key is taken, by a row of the table or by an earlier
-            record: `quarantine`, `skip` (set aside too, but counted as skipped and held against no
-            threshold), or `fail` the batch.
-        contract: What becomes of other columns than before, where the feed's word is not meant.
-        rules: What each of its rows must fulfil besides.
-        owned_children: Tables whose rows belong to the rows of this one that they refer to: where a
-            rollback takes such a row away, they go with it.
-    """
-
-    table: Annotated[str, pydantic.StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")] = (
-        pydantic.Field(description="target table with its schema, e.g. public.flights")
-    )
-    files: str = pydantic.Field(
-        default="*", description="file names of the delivery that fill this table"
-    )
-    match: str | None = pydantic.Field(
-        default=None, description="what `format.table_field` says in the lines of this table"
-    )
-    header: tuple[Name, ...] = pydantic.Field(
-        default=(), description="names of the columns where this table's files do not have them"
-    )
-    write: Literal["insert", "upsert", "individual", "none"] = pydantic.Field(
-        default="insert",
-        description="insert rows, update those with the same key, insert one by one, or only compare",
-    )
-    key: tuple[str, ...] = pydantic.Field(
-        default=(),
-        description="columns by which rows are upserted or reconciled; the primary key by default",
-    )
-    batch_column: str = pydantic.Field(
-        default="", description="with `write: none`: column with the other system's batch id"
-    )
-    conflict: Literal["quarantine", "skip", "fail"] = pydantic.Field(
-        default="quarantine", description="what becomes of a record whose key is taken"
-    )
-    contract: Contract = pydantic.Field(
-        default=Contract(), description="what becomes of other columns than before, in this table"
-    )
-    rules: tuple[Rule, ...] = pydantic.Field(
-        default=(), description="what each row must fulfil besides the table's constraints"
-    )
-    owned_children: tuple[
-        Annotated[str, pydantic.StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")], ...
-    ] = pydantic.Field(
-        default=(), description="tables whose rows go with the rows of this one on a rollback"
-    )
-
-    @pydantic.field_validator("rules")
-    @classmethod
-    def _rules_are_told_apart(cls, value: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        names = [rule.name for rule in value]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            message = f"the name {twice} stands twice; each rule of a table needs its own"
-            raise ValueError(message)
-        return value
-
-    @pydantic.model_validator(mode="after")
-    def _only_upserts_have_a_key(self) -> Self:
-        if self.key and self.write not in {"upsert", "none"}:
-            message = "`key` goes with `write: upsert` or `write: none` alone"
-            raise ValueError(message)
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _others_say_their_batches(self) -> Self:
-        if self.batch_column and self.write != "none":
-            message = "`batch_column` goes with `write: none` alone"
-            raise ValueError(message)
-        if self.write == "none" and (self.rules or self.owned_children):
-            message = (
-                "`rules` and `owned_children` are for rows that are written, not for `write: none`"
-            )
-            raise ValueError(message)
-        return self
-
-    def upsert_key(self, primary_key: tuple[str, ...]) -> tuple[str, ...]:
-        """Give the columns by which rows are upserted; none where they are inserted.
-
-        Args:
-            primary_key: Columns of the table's primary key.
-        """
-        return (self.key or primary_key) if self.write == "upsert" else ()
-
-    @property
-    def schema_name(self) -> str:
-        """The part before the dot."""
-        return self.table.split(".")[0]
-
-    @property
-    def name(self) -> str:
-        """The part after the dot."""
-        return self.table.split(".")[1]
-
-
-class Thresholds(_Part):
-    """How much of a batch may be set aside; above it nothing is published.
-
-    Attributes:
-        rejected_rows: Limits of the rejected records, over all tables together: a number, or a share
-            of all records such as `5%`. With several, each one counts. Without any, every record that
-            can be loaded is.
-        minimum_sample: A share says nothing of a batch with fewer records than this.
-        rejected_files: Limits of the files set aside, likewise, where the feed sets bad files aside.
-    """
-
-    rejected_rows: tuple[int | str, ...] = pydantic.Field(
-        default=(), description="most rejected records: a number, a share such as 5%, or a list"
-    )
-    minimum_sample: int = pydantic.Field(
-        default=0, ge=0, description="records below which a share is not looked at"
-    )
-
-    rejected_files: tuple[int | str, ...] = pydantic.Field(
-        default=(), description="most files set aside: a number, a share such as 5%, or a list"
-    )
-
-    @pydantic.field_validator("rejected_rows", "rejected_files", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        limits = value if isinstance(value, list | tuple) else [value]
-        for limit in limits:
-            if isinstance(limit, str):
-                right = _SHARE.fullmatch(limit) and Decimal(limit[:-1]) <= _ALL
-            else:
-                right = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
-            if not right:
-                message = "must be a whole number from 0, or a share from 0% to 100% such as 2.5%"
-                raise ValueError(message)
-        return tuple(limits)
-
-    def broken(self, rejected: int, records: int) -> str | None:
-        """Say which limit is broken.
-
-        Args:
-            rejected: Records set aside.
-            records: All records of the batch.
-
-        Returns:
-            The limit as the feed has it, or None.
-        """
-        return _broken(self.rejected_rows, rejected, records, self.minimum_sample)
-
-    def broken_by_files(self, rejected: int, files: int) -> str | None:
-        """Say which limit of files is broken.
-
-        Args:
-            rejected: Files set aside.
-            files: All data files of the batch.
-
-        Returns:
-            The limit as the feed has it, or None.
-        """
-        return _broken(self.rejected_files, rejected, files, 0)
-
-
-def _broken(
-    limits: tuple[int | str, ...], rejected: int, among: int, minimum_sample: int
-) -> str | None:
-    for limit in limits:
-        if isinstance(limit, int):
-            if rejected > limit:
-                return str(limit)
-        # In whole numbers and not in floats: 5% of 20 is 1.
-        elif among >= minimum_sample and Decimal(rejected) * _ALL > Decimal(limit[:-1]) * among:
-            return limit
-    return None
-
-
-class Limits(_Part):
-    """What a delivery may be at most; a larger one is refused before anything of it is loaded.
-
-    Attributes:
-        files: Data files.
-        bytes: Bytes of all data files together.
-        records: Records of all data files together.
-    """
-
-    files: int | None = pydantic.Field(default=None, ge=1, description="most data files")
-    bytes: int | None = pydantic.Field(default=None, ge=1, description="most bytes in all")
-    records: int | None = pydantic.Field(default=None, ge=0, description="most records in all")
-
-    def check(self, name: str, **found: int) -> None:
-        """Refuse a delivery that is too large.
-
-        Args:
-            name: Feed and partition key.
-            found: What it has of `files`, `bytes` or `records`.
-
-        Raises:
-            DeliveryError: It has more than the feed allows.
-        """
-        for what, number in found.items():
-            limit = getattr(self, what)
-            if limit is not None and number > limit:
-                message = (
-                    f"{name}: the delivery has {number} {what}, above the feed's limit of {limit}. "
-                    f"Deliver it in parts, or raise `limits: {what}` in the feed."
-                )
-                raise DeliveryError(message)
-
-
-class Rollback(_Part):
-    """How batches are taken back.
-
-    Attributes:
-        superseded_rows: Rows of a superseded batch, over all tables, up to which they are kept in the
-            ledger when a correction takes their place, so that the correction can be rolled back.
-        days: How long, in days, a batch can be rolled back; None for ever.
-        approval: Whether `one` person is enough, or a second one has to approve.
-    """
-
-    superseded_rows: int = pydantic.Field(
-        default=1_000_000, ge=0, description="most superseded rows that are kept to come back"
-    )
-    days: int | None = pydantic.Field(
-        default=None,
-        ge=1,
-        description="days for which a batch can be rolled back; always by default",
-    )
-    approval: Literal["one", "two"] = pydantic.Field(
-        default="one", description="how many people a rollback takes"
-    )
 
 
 def _or_none(schema: dict[str, Any]) -> None:
@@ -388,7 +46,7 @@ def _or_none(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{**listed, "minItems": 1}, {"const": NO_TABLE}]
 
 
-class Feed(_Part):
+class Feed(Part):
     """One kind of import.
 
     Attributes:

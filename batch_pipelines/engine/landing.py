@@ -8,7 +8,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batch_pipelines.engine.feeds import PLACEHOLDER, check_key
+from batch_pipelines.engine.feed_parts.source import PLACEHOLDER
+from batch_pipelines.engine.feeds import check_key
 from batch_pipelines.engine.places.choosing import place_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from batch_pipelines.engine.errors import (
     ThresholdError,
 )
 from batch_pipelines.engine.failpoints import armed
-from batch_pipelines.engine.feeds import Feed, Thresholds
+from batch_pipelines.engine.feed_parts.tolerance import Thresholds
+from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger import batches, proofs, rejects, signatures
 from batch_pipelines.engine.rehearsal import rehearse
 from batch_pipelines.engine.validate import require_valid, validate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from batch_pipelines.engine.places.folder import Folder
 
 if TYPE_CHECKING:
-    from batch_pipelines.engine.feeds import Source
+    from batch_pipelines.engine.feed_parts.source import Source
     from batch_pipelines.engine.places.place import Place
 
 

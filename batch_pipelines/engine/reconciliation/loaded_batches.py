@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batch_pipelines.engine.catalog import TableInfo
-    from batch_pipelines.engine.feeds import Feed, Table
+    from batch_pipelines.engine.feed_parts.table import Table
+    from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.postgres.database import Connection
 
 MOST_AT_ONCE = 10_000

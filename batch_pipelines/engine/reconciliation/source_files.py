@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from batch_pipelines.engine.feeds import Feed, Table
+    from batch_pipelines.engine.feed_parts.table import Table
+    from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.loaded import Batches
     from batch_pipelines.engine.places.place import LandedFile
     from batch_pipelines.engine.postgres.database import Connection

@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from batch_pipelines.engine.archive import archive
 from batch_pipelines.engine.bulk_write import bulk_write
-from batch_pipelines.engine.feeds import Table
+from batch_pipelines.engine.feed_parts.table import Table
 from batch_pipelines.engine.ledger import proofs, verifications
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.postgres.database import Database

@@ -1,0 +1,1 @@
+"""The parts of a feed: where deliveries come from, what they fill, and what is tolerated."""

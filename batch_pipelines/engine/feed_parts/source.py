@@ -1,0 +1,113 @@
+"""Where the deliveries of a feed come from: files of a path, or what a query brings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Self
+
+import pydantic
+
+from batch_pipelines.engine.feed_parts.part import Part
+from batch_pipelines.engine.loaded import Batches  # noqa: TC001  # pydantic reads it at run time
+from batch_pipelines.engine.queries import Query  # noqa: TC001
+
+PLACEHOLDER = "{batch}"
+"""Stands for the partition key in a path."""
+_WILD = frozenset("*?[")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/")
+
+
+class Source(Part):
+    """Where deliveries appear: files of a path, or what a query brings.
+
+    Attributes:
+        path: Pattern of the files of one delivery; `{batch}` stands for the partition key. A
+            relative one starts at the folder that holds the feeds folder; one that begins with
+            `s3://BUCKET/` is the keys of objects.
+        settle_seconds: How long, in seconds, the files of a delivery must be unchanged before the
+            sensor takes it for complete.
+        query: What to read of another database, in place of files.
+        batches: A table of the system that loads, in which it says which files a batch is from.
+    """
+
+    path: str = pydantic.Field(
+        default="",
+        description="files of one delivery, or s3://bucket/...; {batch} is the partition key",
+    )
+    settle_seconds: float = pydantic.Field(
+        default=10.0, ge=0, description="seconds a delivery must be unchanged to count as complete"
+    )
+    query: Query | None = pydantic.Field(
+        default=None, description="what to read of another database, in place of files"
+    )
+    batches: Batches | None = pydantic.Field(
+        default=None, description="table of another loader that maps its batches to their files"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _path_or_query(self) -> Self:
+        if bool(self.path) + (self.query is not None) + (self.batches is not None) != 1:
+            message = "must have one of `path`, the files' pattern, a `query`, and `batches`"
+            raise ValueError(message)
+        if self.query is not None and "settle_seconds" in self.model_fields_set:
+            message = "`settle_seconds` is for files; a query is read in one snapshot"
+            raise ValueError(message)
+        return self
+
+    @pydantic.field_validator("path")
+    @classmethod
+    def _one_placeholder(cls, value: str) -> str:
+        url, bucket = _URL.match(value), _BUCKET.match(value)
+        if url and url[1] != "s3":
+            message = (
+                f"must be a path or begin with s3://, not {url[1]}://: no other store can be read; "
+                "have deliveries copied into a folder and write its path"
+            )
+            raise ValueError(message)
+        if url and not bucket:
+            message = (
+                "must name the bucket alone behind s3://, as in s3://BUCKET/{batch}/*.csv; "
+                "credentials, endpoint and region come from the environment"
+            )
+            raise ValueError(message)
+        if bucket and {"", "."} & set(value[bucket.end() :].rstrip("/").split("/")):
+            message = "must not contain '//' or '/./': a bucket takes them for other keys"
+            raise ValueError(message)
+        if value.count(PLACEHOLDER) != 1:
+            message = f"must contain {PLACEHOLDER} exactly once: it becomes the partition key"
+            raise ValueError(message)
+        if ".." in PurePosixPath(value).parts:
+            message = "must not contain '..': write the path it leads to"
+            raise ValueError(message)
+        if value.endswith("/"):
+            message = "must end with the names of files, as in *.csv"
+            raise ValueError(message)
+        if "**" in value:
+            message = "must not contain '**': a delivery's files stand in one folder"
+            raise ValueError(message)
+        *folders, names = PurePosixPath(value).parts
+        for part in [*folders, *([names] if PLACEHOLDER in names else [])]:
+            if _WILD & set(part):
+                message = (
+                    f"must not have wildcards in {part!r}: they may stand in the names of files only, "
+                    f"and not beside {PLACEHOLDER}"
+                )
+                raise ValueError(message)
+        return value
+
+    @property
+    def bucket(self) -> str | None:
+        """The bucket that the path begins with; None where it leads to folders."""
+        found = _BUCKET.match(self.path)
+        return found[1] if found else None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the path below its bucket, its `/` or the folder where relative paths start."""
+        found = _BUCKET.match(self.path)
+        if found:
+            return tuple(self.path[found.end() :].split("/"))
+        path = PurePosixPath(self.path)
+        return path.parts[1:] if path.is_absolute() else path.parts
