@@ -16,7 +16,7 @@ import pytest
 
 from batch_pipelines.engine.ledger import proofs, rejects
 from batch_pipelines.engine.ledger.batches import STAGES
-from batch_pipelines.tour import make_deliveries
+from batch_pipelines.examples import make_deliveries
 
 if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batch_pipelines.engine.feed_files import load_feed
-from batch_pipelines.tour import make_deliveries
+from batch_pipelines.examples import make_deliveries
 
 if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
