@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, files, proofs, rejects, signatures
 from batch_pipelines.engine.ledger.proofs import ArchiveRecord
 from batch_pipelines.engine.ledger.reject_files import same_rejects, write_parquet
+from batch_pipelines.engine.reading.prefetch import prefetched
 from batch_pipelines.engine.work import batch_for, clear_staging, recorded
 
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.work import Work
 
-# zstd's default; on flights.csv it takes a third of the time of level 6 for bags 6 % larger.
-_LEVEL = 3
+# Of flights.csv it takes four fifths of the time of zstd's default, 3, for bags 2 % larger.
+_LEVEL = 2
 _REJECTS = Path("quarantine", "rejects.parquet")
 _READ_BYTES = 1024 * 1024
 _CR, _LF = "\r", "\n"
@@ -228,8 +230,10 @@ def _read_back(
         path = folder / "data" / file.place_in_bag
         try:
             with path.open("rb") as packed:
-                for piece in zstandard.ZstdDecompressor().read_to_iter(packed, _READ_BYTES):
-                    digest.update(piece)
+                pieces = zstandard.ZstdDecompressor().read_to_iter(packed, _READ_BYTES)
+                with closing(prefetched(pieces)) as ahead:
+                    for piece in ahead:
+                        digest.update(piece)
         except (zstandard.ZstdError, OSError):
             digest = hashlib.sha256()
         if digest.hexdigest() != file.sha256:

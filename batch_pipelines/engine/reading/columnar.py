@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
+from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.reading.arrow_reader import arrow_batches, arrow_schema
 from batch_pipelines.engine.reading.chunks import Chunk, convert_columns, loaded
 from batch_pipelines.engine.reading.orc_reader import orc_batches, orc_schema
@@ -54,7 +55,12 @@ def columnar_names(path: Path, file_format: str) -> list[str]:
     Raises:
         DeliveryError: It is not a whole file of that format.
     """
-    return list(SCHEMAS[file_format](path).names)
+    schema = SCHEMAS[file_format](path)
+    try:
+        return list(schema.names)
+    except UnicodeDecodeError:
+        message = f"{path.name}: the name of a column is not UTF-8: damaged. Deliver it again."
+        raise DeliveryError(message) from None
 
 
 def columnar_types(path: Path, file_format: str) -> dict[str, str]:
@@ -70,7 +76,9 @@ def columnar_types(path: Path, file_format: str) -> dict[str, str]:
     Raises:
         DeliveryError: It is not a whole file of that format.
     """
-    return {field.name: _type_name(field.type) for field in SCHEMAS[file_format](path)}
+    names = columnar_names(path, file_format)
+    kinds = (_type_name(kind) for kind in SCHEMAS[file_format](path).types)
+    return dict(zip(names, kinds, strict=True))
 
 
 def _type_name(kind: pa.DataType) -> str:

@@ -157,7 +157,7 @@ def test_of_many_single_objects_the_wanted_one_is_asked_for(store: Store, tmp_pa
         store.put(f"in/t_{day}.csv", "x")
     assert find_delivery(feed_in(store, "in/t_{batch}.csv"), "1", tmp_path) is not None
     prefixes = sorted(request.path.split("prefix=")[1].split("&")[0] for request in store.requests)
-    assert prefixes == ["in%2Fmanifest.csv", "in%2Ft_1.csv"]
+    assert prefixes == ["in%2Fmanifest.csv", "in%2Fmanifest.json", "in%2Ft_1.csv"]
 
 
 @pytest.mark.parametrize("change", ["content", "name", "sidecar", "manifest"])

@@ -67,7 +67,7 @@ def test_a_right_one(tmp_path: Path) -> None:
         (
             "  query:",
             "  path: landing/{batch}/*\n  query:",
-            "must have `path`, the pattern of its files, or",
+            "must have one of `path`, the files' pattern, a `query`",
         ),
         ("  query:", "  settle_seconds: 3\n  query:", "`settle_seconds` is for files"),
         (
