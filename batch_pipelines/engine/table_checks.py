@@ -74,7 +74,7 @@ def _checks(
     reader: SecondReader,
     pool: ThreadPoolExecutor,
 ) -> Iterator[Check]:
-    source_totals = pool.submit(reader.aggregates)
+    source_totals, source_twice = pool.submit(reader.aggregates), pool.submit(reader.duplicates)
 
     own = {"table": source.table.identifier, "where": where}
     twice = None
@@ -93,7 +93,7 @@ def _checks(
     yield from _schema_checks(connection, source, reader)
     if twice is not None:
         question, found = twice
-        yield question.answer(connection, "key_uniqueness", reader.duplicates(), found)
+        yield question.answer(connection, "key_uniqueness", source_twice.result(), found)
     for column in source.told:
         alone = _Question(target_statement(source, [column], where), totals_took)
         wanted, actual = str(wanted_totals[column.name]), str(target_totals[column.name])

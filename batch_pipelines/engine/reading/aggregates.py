@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 # The second reader's own limits: one thread and this much memory keep a run's memory flat; what does
 # not fit (the keys of millions of rows) goes to a folder of its own. What cannot be done with so little
 # (records of megabytes) is done with more. A line may be as long as the loading reader's block.
-_MEMORY, _MORE_MEMORY = "64MB", "1GB"
+_MEMORY, _MORE_MEMORY = "64MB", ("128MB", "256MB", "1GB")
 _MEMORY_WITHOUT_CSV = "32MB"  # there are no buffers for lines then
 _DUCKDB: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
@@ -245,19 +245,26 @@ class SecondReader:
         return int(self._totals[0])
 
     def duplicates(self) -> int:
-        """Count the records whose key an earlier one has."""
-        return int(self._totals[0]) - int(self._totals[1])
+        """Count the records whose key an earlier one has.
+
+        A reading of its own: grouped, the keys of millions of records go to disk; counted as distinct
+        ones beside the aggregates, they would have to fit into memory.
+        """
+        places = [column.name for column in self._source.told]
+        key = ", ".join(f"v{places.index(name)}" for name in self._key)
+        if not key:
+            return 0
+        twice = f"SELECT count(*) AS n FROM ({{rows}}) GROUP BY {key} HAVING count(*) > 1"
+        return int(self._one(f"SELECT coalesce(sum(n - 1), 0) FROM ({twice})")[0])
 
     def aggregates(self) -> dict[str, Aggregate]:
         """Aggregate all columns."""
-        return _aggregates(self._source.told, self._totals[2:])
+        return _aggregates(self._source.told, self._totals[1:])
 
     @cached_property
     def _totals(self) -> tuple[str, ...]:
-        """Count the records and their keys, and aggregate all columns, in one reading."""
-        places = [column.name for column in self._source.told]
-        key = ", ".join(f"v{places.index(name)}" for name in self._key)
-        parts = ["count(*)", f"count(DISTINCT ROW({key}))" if key else "count(*)"]
+        """Count the records and aggregate all columns in one reading."""
+        parts = ["count(*)"]
         for place, column in enumerate(self._source.told):
             name, recipe = f"v{place}", _recipe(column)
             parts.append(f"count({name})")
@@ -413,17 +420,23 @@ class SecondReader:
                 writing.write(content.tobytes())
         return copied
 
+    def _ask(self, asked: str) -> list[tuple[str, ...]]:
+        import duckdb  # noqa: PLC0415
+
+        for more in _MORE_MEMORY:
+            try:
+                # Made anew each time: some of the rows are read for one query alone.
+                return self._duckdb.execute(asked.format(rows=self._rows())).fetchall()
+            except duckdb.OutOfMemoryException:
+                self._duckdb.execute(f"SET memory_limit = '{more}'")
+        return self._duckdb.execute(asked.format(rows=self._rows())).fetchall()
+
     def _one(self, asked: str) -> tuple[str, ...]:
         """Ask for one row of what `{rows}` stands for, all rows."""
         import duckdb  # noqa: PLC0415
 
         try:
-            try:
-                rows = self._duckdb.execute(asked.format(rows=self._rows())).fetchall()
-            except duckdb.OutOfMemoryException:
-                self._duckdb.execute(f"SET memory_limit = '{_MORE_MEMORY}'")
-                # Some of the rows are read for one query alone.
-                rows = self._duckdb.execute(asked.format(rows=self._rows())).fetchall()
+            rows = self._ask(asked)
         except duckdb.Error as error:
             # DuckDB's text quotes the line it stumbled over, so it is not repeated.
             names = ", ".join(file.file_name for file in self._source.files)
