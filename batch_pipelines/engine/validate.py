@@ -175,7 +175,8 @@ def _validate_table(connection: Connection, source: TableSource, batch: Batch) -
         for file in source.files
     }
     where = stamped_by(batch.batch_id)
-    checks = check_table(connection, source, where, left_out, source.table.primary_key)
+    key = source.table.primary_key
+    checks = check_table(connection, source, where, left_out, key, was_unique=True)
     counts = checks[0]
     return TableValidation(source.table.full_name, int(counts.expected), int(counts.actual), checks)
 
