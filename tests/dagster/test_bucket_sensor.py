@@ -9,6 +9,7 @@ import pytest
 
 from batch_pipelines.engine.errors import DeliveryError
 from tests.support_s3 import KEY_ID, SECRET, clock_ahead, refusal
+from tests.support_sensors import launched, requested, tick
 from tests.support_shop import DAY, FEED, failure_of, orders
 
 if TYPE_CHECKING:
@@ -26,27 +27,6 @@ def bucket_shop(shop: Shop, store: Store) -> Shop:
 
 def deliver(store: Store, key: str, text: str) -> None:
     store.put(f"landing/{FEED}/{key}/orders.csv", text)
-
-
-def tick(shop: Shop, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
-    """Evaluate the sensor."""
-    defs = shop.defs
-    with dg.build_sensor_context(
-        instance=shop.instance, cursor=cursor, resources=dict(defs.resources or {})
-    ) as context:
-        found = defs.resolve_sensor_def("landing_orders")(context)
-    assert isinstance(found, dg.SensorResult | dg.SkipReason)
-    return found
-
-
-def launched(shop: Shop, cursor: str | None = None) -> dg.SensorResult:
-    found = tick(shop, cursor)
-    assert isinstance(found, dg.SensorResult), found
-    return found
-
-
-def requested(found: dg.SensorResult) -> list[str]:
-    return sorted(str(request.partition_key) for request in found.run_requests or ())
 
 
 def test_new_objects_become_partitions_and_are_launched_once(

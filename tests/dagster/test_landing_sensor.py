@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from batch_pipelines.engine.landing import Delivery, new_deliveries
+from tests.support_sensors import launched, requested, tick
 from tests.support_shop import DAY, FEED, orders
 
 if TYPE_CHECKING:
@@ -59,27 +60,6 @@ def test_a_delivery_counts_as_complete_once_it_has_not_changed_for_a_while() -> 
 def test_a_delivery_from_the_future_waits() -> None:
     # A sender's clock may go fast; its file is then younger than now.
     assert chosen({"a": delivery("1", age=-3600)}) == {}
-
-
-def tick(shop: Shop, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
-    """Evaluate the sensor; `tests/browser` has the daemon do it."""
-    defs = shop.defs
-    with dg.build_sensor_context(
-        instance=shop.instance, cursor=cursor, resources=dict(defs.resources or {})
-    ) as context:
-        found = defs.resolve_sensor_def("landing_orders")(context)
-    assert isinstance(found, dg.SensorResult | dg.SkipReason)
-    return found
-
-
-def launched(shop: Shop, cursor: str | None = None) -> dg.SensorResult:
-    found = tick(shop, cursor)
-    assert isinstance(found, dg.SensorResult), found
-    return found
-
-
-def requested(found: dg.SensorResult) -> list[str]:
-    return sorted(str(request.partition_key) for request in found.run_requests or ())
 
 
 def test_new_folders_become_partitions_and_are_launched_once(shop: Shop) -> None:

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from batch_pipelines.engine.errors import SettingsError
-from tests.dagster.test_landing_sensor import launched, requested, tick
 from tests.support_query import VARIABLE, old_shop, read_from_query
+from tests.support_sensors import launched, requested, tick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
