@@ -105,3 +105,7 @@ class AdoptionError(BatchError):
 
 class ReconciliationError(BatchError):
     """Rows that another system has loaded differ from their source, or could not be compared."""
+
+
+class AlertError(BatchError):
+    """An alert is not there, or the channels for alerts cannot be used as they are set."""

@@ -1,0 +1,15 @@
+"""Alerts: telling people what they need to know, once, with proof that they were told.
+
+Whoever finds something raises an alert, which is a row of the ledger and nothing else: no stage waits
+for a channel, and none fails with one.
+
+- `alert`: what an alert is.
+- `record`: raising, acknowledging, resolving and listing alerts.
+"""
+
+from __future__ import annotations
+
+from batch_pipelines.engine.alerts.alert import Alert, Recorded
+from batch_pipelines.engine.alerts.record import acknowledge, find, listed, raise_alert, resolve
+
+__all__ = ["Alert", "Recorded", "acknowledge", "find", "listed", "raise_alert", "resolve"]
