@@ -15,7 +15,7 @@ import psutil
 
 # What a run needs, imported once by the server from which the processes are forked.
 from batch_pipelines.engine.failpoints import armed
-from batch_pipelines.engine.reading import aggregates as _aggregates  # noqa: F401
+from batch_pipelines.engine.reading import second_reader as _second_reader  # noqa: F401
 from batch_pipelines.engine.work import explain
 from tests.support_engine import KEY, Site
 

@@ -15,11 +15,8 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from batch_pipelines.engine.ledger.proofs import Check
-from batch_pipelines.engine.reading.aggregates import (
-    SecondReader,
-    target_aggregates,
-    target_statement,
-)
+from batch_pipelines.engine.reading.second_reader import SecondReader
+from batch_pipelines.engine.reading.target_aggregates import target_aggregates, target_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,7 +11,8 @@ import pytest
 from batch_pipelines.engine.errors import StageOrderError, ValidationError
 from batch_pipelines.engine.ledger import batches, proofs
 from batch_pipelines.engine.ledger.batches import STAGES
-from batch_pipelines.engine.reading import aggregates
+from batch_pipelines.engine.reading import second_reader
+from batch_pipelines.engine.reading.csv_again import scan_csv
 from batch_pipelines.engine.validate import require_valid, validate
 from tests.support_engine import new_id
 
@@ -344,14 +345,13 @@ def test_a_file_the_two_readers_do_not_agree_on_is_not_passed(
     site18: MakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a word that only the second reader takes for no value, the batch is not passed."""
-    right = aggregates._csv
 
     def otherwise(*told: Any) -> str:
-        return right(*told).replace("nullstr=['']", "nullstr=['x']")
+        return scan_csv(*told).replace("nullstr=['']", "nullstr=['x']")
 
     site = site18("CREATE TABLE t (a integer, b text, import_batch_id uuid)")
     batch = publish(site, {"f.csv": "a,b\n1,x\n"})
-    monkeypatch.setattr(aggregates, "_csv", otherwise)
+    monkeypatch.setattr(second_reader, "scan_csv", otherwise)
     with pytest.raises(ValidationError, match=r"aggregates\.b"):
         site.run(stages=["validate"])
     assert site.newest().batch_id == batch.batch_id

@@ -18,13 +18,9 @@ from batch_pipelines.engine.errors import ValidationError
 from batch_pipelines.engine.intake import FORMATS
 from batch_pipelines.engine.ledger.files import ImportFile
 from batch_pipelines.engine.ledger.rejects import Rejects
-from batch_pipelines.engine.reading.aggregates import (
-    Aggregate,
-    SecondReader,
-    source_columns,
-    target_aggregates,
-    target_statement,
-)
+from batch_pipelines.engine.reading.aggregates import Aggregate
+from batch_pipelines.engine.reading.second_reader import SecondReader, source_columns
+from batch_pipelines.engine.reading.target_aggregates import target_aggregates, target_statement
 from batch_pipelines.engine.writing.judging import judge
 from batch_pipelines.engine.writing.proof import Proof
 from batch_pipelines.engine.writing.source import table_source

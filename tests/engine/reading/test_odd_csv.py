@@ -21,9 +21,9 @@ from batch_pipelines.engine.formats import Format
 from batch_pipelines.engine.ledger.files import ImportFile
 from batch_pipelines.engine.ledger.rejects import LeftOut
 from batch_pipelines.engine.reading import blocks
-from batch_pipelines.engine.reading.aggregates import SecondReader
 from batch_pipelines.engine.reading.plain import readable
 from batch_pipelines.engine.reading.readers import read_chunks
+from batch_pipelines.engine.reading.second_reader import SecondReader
 from batch_pipelines.engine.writing.source import table_source
 from tests.engine.reading import oracle
 from tests.support_columns import column_of, table_of
