@@ -64,6 +64,8 @@ class Feed(Part):
         thresholds: How much of a batch may be set aside.
         on_bad_file: What a file does that is not what its sender or its store says: `fail` the batch, or
             it is `set_aside`, none of its rows parsed, and the batch goes on with the others.
+        on_validation_failure: What becomes of a batch that is visible and differs from its source:
+            `keep` it, visible and `VALIDATION_FAILED`, or `roll_back` at once.
         limits: What a delivery may be at most.
         bulk_minimum: Rows of one column signature, below which each is inserted by itself.
         identity: Whether the same content under another partition key is a duplicate (`feed`) or
@@ -100,6 +102,9 @@ class Feed(Part):
     )
     on_bad_file: Literal["fail", "set_aside"] = pydantic.Field(
         default="fail", description="what a file does that is not what its sender says"
+    )
+    on_validation_failure: Literal["keep", "roll_back"] = pydantic.Field(
+        default="keep", description="what becomes of a published batch whose validation fails"
     )
     limits: Limits = pydantic.Field(default=Limits(), description="what a delivery may be at most")
     bulk_minimum: int = pydantic.Field(
@@ -219,6 +224,23 @@ class Feed(Part):
     def is_reconciled(self) -> bool:
         """Whether something else loads its tables, so that nothing is written here."""
         return bool(self.tables) and self.tables[0].write == "none"
+
+    @pydantic.model_validator(mode="after")
+    def _rolls_back_what_it_may(self) -> Feed:
+        if self.on_validation_failure == "keep":
+            return self
+        if self.is_reconciled:
+            message = (
+                "with `write: none` nothing is written that `on_validation_failure` could roll back"
+            )
+            raise ValueError(message)
+        if self.rollback.approval == "two":
+            message = (
+                "`on_validation_failure: roll_back` asks nobody, and `rollback.approval: two` wants two "
+                "people; write `keep`, or `approval: one`"
+            )
+            raise ValueError(message)
+        return self
 
     @pydantic.model_validator(mode="after")
     def _only_what_is_set_aside_has_a_limit(self) -> Feed:

@@ -20,6 +20,7 @@ from batch_pipelines.engine.errors import ValidationError
 from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.ledger import batches, files, proofs, rejects
 from batch_pipelines.engine.ledger.proofs import RowReport, TableValidation
+from batch_pipelines.engine.rollback.unvalidated import taken_back
 from batch_pipelines.engine.table_checks import check_table
 from batch_pipelines.engine.validating_files import validate_files
 from batch_pipelines.engine.verification.naming import name_differences
@@ -69,6 +70,7 @@ def validate(connection: Connection, work: Work) -> ValidateResult:
     Raises:
         StageOrderError: There is no published batch.
         ValidationError: The source could not be read a second time; the batch stays `PUBLISHED`.
+        LeaseLostError: The batch was to be rolled back, and another run has taken the partition over.
     """
     batch, to_do = batch_for(connection, work, "validate")
     began = time.perf_counter()
@@ -91,9 +93,9 @@ def require_valid(result: ValidateResult) -> None:
         result: What validation found.
 
     Raises:
-        ValidationError: A check failed; the checks are named.
+        ValidationError: A check failed, be its batch visible still or not; the checks are named.
     """
-    if result.batch.status == "VALIDATION_FAILED":
+    if result.batch.status in {"VALIDATION_FAILED", "ROLLED_BACK"}:
         raise ValidationError(f"{result.batch.name}: {result.batch.error_details}")
 
 
@@ -131,6 +133,10 @@ def _validate(connection: Connection, work: Work, batch: Batch) -> None:
             f"`batch-pipelines show {batch.batch_id}` gives expected and actual values."
         )
         batches.mark_validated(connection, batch.batch_id, status="VALIDATION_FAILED", why=why)
+        if work.feed.on_validation_failure == "roll_back":
+            reason = f"validation failed: {', '.join(failed)}"
+            told = f"{why} {taken_back(connection, work, batch, reason)}"
+            batches.record_why(connection, batch.batch_id, told)
     else:
         partial = batch.rejected_records or any(file.set_aside for file in staged)
         status = "PARTIAL_SUCCESS" if partial else "SUCCESS"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from batch_pipelines.engine.ledger.batches import STAGES
-from tests.support_shop import FEED, orders, stage_key
+from tests.support_shop import FEED, failure_of, orders, stage_key
 
 if TYPE_CHECKING:
     from tests.support_shop import Shop
@@ -85,3 +85,33 @@ def test_what_stands_in_the_way_fails_the_run(shop: Shop) -> None:
     kept = run_rollback(shop, batches=[first.run_id], dry_run=False, keep_touched=True)
     assert kept.success
     assert [row[0] for row in shop.rows()] == [2]
+
+
+def test_a_batch_that_fails_validation_is_rolled_back_by_its_run_and_all_stages_read_failed(
+    shop: Shop,
+) -> None:
+    feed = shop.settings.feeds / "orders.yaml"
+    feed.write_text(feed.read_text() + "on_validation_failure: roll_back\n")
+    # PostgreSQL converts an inet, so that no row digest shows what a trigger makes of it.
+    shop.query(
+        "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN NEW.host := NULL; RETURN NEW; END'"
+    )
+    shop.query("ALTER TABLE public.orders ADD host inet")
+    shop.query(
+        "CREATE TRIGGER forgets BEFORE INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTION forget()"
+    )
+    head, line, *_ = orders(1).splitlines()
+    shop.deliver(DAY, f"{head},host\n{line},10.0.0.1\n")
+    first = shop.run(DAY)
+    assert not first.success
+    stage, message = failure_of(first)
+    assert stage == "validate"
+    assert "aggregates.host" in message
+    assert "The batch was rolled back." in message
+    assert shop.rows() == []
+    assert shop.batch(first.run_id).status == "ROLLED_BACK"
+    assert {status_of(shop, stage) for stage in STAGES} == {"FAILED"}
+    shop.query("DROP TRIGGER forgets ON public.orders")
+    assert shop.run(DAY).success
+    assert {status_of(shop, stage) for stage in STAGES} == {"MATERIALIZED"}

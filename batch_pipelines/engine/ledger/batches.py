@@ -186,6 +186,7 @@ _VALIDATED = """
 UPDATE batch_audit.import_history
 SET status = %s, error_details = %s, completed_at = clock_timestamp() WHERE batch_id = %s
 """
+_WHY = "UPDATE batch_audit.import_history SET error_details = %s WHERE batch_id = %s"
 _STAGE_START = """
 INSERT INTO batch_audit.batch_stage (batch_id, stage, run_id, status)
 VALUES (%s, %s, %s, 'IN_PROGRESS')
@@ -481,6 +482,11 @@ def mark_validated(
     with connection.transaction():
         connection.execute(_VALIDATED, (status, why, batch_id))
         end_stage(connection, batch_id, "validate")
+
+
+def record_why(connection: Connection, batch_id: str, why: str) -> None:
+    """Keep more of why a batch ended as it did."""
+    connection.execute(_WHY, (why, batch_id))
 
 
 def start_stage(connection: Connection, batch_id: str, stage: Stage, run_id: str) -> None:

@@ -8,6 +8,7 @@
 - `takeback`: the transaction around it, for one batch or several; read this first.
 - `verify`: afterwards, from outside.
 - `approval`: where it takes two people.
+- `unvalidated`: by the run itself, where validation of what it published has failed.
 """
 
 from __future__ import annotations

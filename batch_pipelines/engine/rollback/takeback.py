@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.rollbacks import TableRollback
     from batch_pipelines.engine.postgres.database import Connection, Database
+    from batch_pipelines.engine.postgres.lease import Lease
     from batch_pipelines.engine.settings import Settings
 
 # Deadlock, serialization failure, and a table's lock that was not had in time.
@@ -185,7 +186,11 @@ def plan(
 
 
 def roll_back(
-    database: Database, settings: Settings, feeds: Mapping[str, Feed], request: Request
+    database: Database,
+    settings: Settings,
+    feeds: Mapping[str, Feed],
+    request: Request,
+    lease: Lease | None = None,
 ) -> Rollback:
     """Take batches back.
 
@@ -194,6 +199,7 @@ def roll_back(
         settings: Says where row digests are.
         feeds: The feeds by name.
         request: What is wanted; a dry run only plans it.
+        lease: Of a run that holds a partition itself, and takes back what it has published there.
 
     Returns:
         What was done.
@@ -202,12 +208,13 @@ def roll_back(
         RefusedError: Rows were touched since, or others refer to them.
         RollbackError: A batch is in no state to be rolled back, or PostgreSQL refused.
         BusyError: A run is at work on it, or somebody holds its tables.
+        LeaseLostError: Another run has taken over the partition of the lease.
     """
     if request.dry_run:
         return plan(database, settings, feeds, request)
     _record(database, request, "started", {})
     try:
-        return _attempts(database, settings, feeds, request, commit=True)
+        return _attempts(database, settings, feeds, request, lease, commit=True)
     except BatchError as error:
         with contextlib.suppress(BatchError, psycopg.Error):
             _record(database, request, "refused", {"why": str(error)})
@@ -219,6 +226,7 @@ def _attempts(
     settings: Settings,
     feeds: Mapping[str, Feed],
     request: Request,
+    lease: Lease | None = None,
     *,
     commit: bool,
     sleep: Callable[[float], None] = time.sleep,
@@ -226,7 +234,7 @@ def _attempts(
     wanted = frozenset(request.batch_ids)
     tries = 0
     while True:
-        attempt = _Attempt(settings, feeds, request, wanted, rehearsal=not commit)
+        attempt = _Attempt(settings, feeds, request, wanted, lease, rehearsal=not commit)
         try:
             with (
                 database.connect("rollback") as connection,
@@ -259,6 +267,7 @@ class _Attempt:
     feeds: Mapping[str, Feed]
     request: Request
     locked: frozenset[str]
+    lease: Lease | None
     rehearsal: bool
     plans: list[Plan] = field(default_factory=list)
     done: list[RolledBack] = field(default_factory=list)
@@ -276,13 +285,16 @@ class _Attempt:
             )
             raise RollbackError(message)
         for feed, key in sorted({(batch.feed, batch.partition_key) for batch in found}):
-            seize(connection, feed, key)
+            if self.lease is None or (feed, key) != (self.lease.feed, self.lease.key):
+                seize(connection, feed, key)
         self._lock(connection, found)
         asked = [batches.by_id(connection, batch_id) for batch_id in self.request.batch_ids]
         for batch in _newest_first(asked):
             self._take_back(connection, batch.batch_id)
         connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         failpoint("rollback.done", connection)
+        if self.lease is not None:
+            self.lease.fence(connection)
 
     def result(self, refused: RefusedError | None) -> Rollback:
         """Say what it came to."""
