@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets import feed_assets
+from batch_pipelines.alerting import alerts_sensor
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
@@ -63,7 +64,11 @@ def build_defs(
             verify,
         ],
         schedules=[verify_schedule(verify)],
-        sensors=[*map(landing_sensor, imported), *map(reconcile_sensor, reconciled)],
+        sensors=[
+            *map(landing_sensor, imported),
+            *map(reconcile_sensor, reconciled),
+            alerts_sensor(),
+        ],
         resources={"batches": batches_resource(load, progress), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

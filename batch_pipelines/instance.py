@@ -37,6 +37,10 @@ storage:
 concurrency:
   runs:
     max_concurrent_runs: {_RUNS_AT_ONCE}
+sensors:
+  # One that waits for a place or a channel that hangs holds no other up.
+  use_threads: true
+  num_workers: 4
 run_monitoring:
   enabled: true
   free_slots_after_run_end_seconds: 30

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from batch_pipelines.cli import (
+    alerts,
     batches,
     db,
     dev,
@@ -18,7 +19,7 @@ from batch_pipelines.cli import (
     verify,
 )
 from batch_pipelines.cli.show import complain
-from batch_pipelines.engine.errors import BatchError, FeedError, SettingsError
+from batch_pipelines.engine.errors import AlertError, BatchError, FeedError, SettingsError
 
 _FAILED, _WRONG_USAGE = 1, 2
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(db.app, name="db")
 app.add_typer(feeds.app, name="feeds")
+app.add_typer(alerts.app, name="alerts")
 app.command("import")(imports.import_)
 app.command("batches")(batches.batches)
 app.command("show")(batches.show)
@@ -46,7 +48,7 @@ def main() -> None:
     """Run the command line; an error of ours is one sentence on standard error, not a trace."""
     try:
         app()
-    except (FeedError, SettingsError) as error:
+    except (AlertError, FeedError, SettingsError) as error:
         complain(str(error))
         sys.exit(_WRONG_USAGE)
     except BatchError as error:

@@ -108,4 +108,4 @@ class ReconciliationError(BatchError):
 
 
 class AlertError(BatchError):
-    """An alert is not there, or the channels for alerts cannot be used as they are set."""
+    """There is no such alert."""

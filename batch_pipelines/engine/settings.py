@@ -27,6 +27,7 @@ class Settings(BaseSettings):
         home: Folder of embedded data, staging, archive and Dagster home.
         feeds: Folder of the feed files. Its parent is where a feed's relative paths start.
         lease_seconds: How long a batch stays ours without a sign of life, in seconds.
+        alerts: The channels that alerts are sent to; see `engine.alerts.channels`.
         bulk: Whether many rows are inserted by one statement; `off` inserts each by itself, to debug.
     """
 
@@ -34,12 +35,13 @@ class Settings(BaseSettings):
 
     database_url: pydantic.SecretStr | None = None
     dagster_url: pydantic.SecretStr | None = None
+    alerts: pydantic.SecretStr | None = None
     home: Path = Path(".batch-pipelines")
     feeds: Path = Path("feeds")
     lease_seconds: float = pydantic.Field(default=60.0, gt=0)
     bulk: bool = True
 
-    @pydantic.field_validator("database_url", "dagster_url", mode="before")
+    @pydantic.field_validator("database_url", "dagster_url", "alerts", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value

@@ -5,6 +5,11 @@ for a channel, and none fails with one.
 
 - `alert`: what an alert is.
 - `record`: raising, acknowledging, resolving and listing alerts.
+- `channels`: the channels by name, from the environment.
+- `message`: what people read.
+- `outbox`: what waits to be told, in the ledger: claims, attempts, pauses, escalation.
+- `courier`, `sending`: handing a message to a channel, in a process of its own.
+- `send`: sending what waits; read this first.
 """
 
 from __future__ import annotations
