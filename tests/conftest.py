@@ -8,7 +8,6 @@ ledger has been migrated, which takes a twentieth of the time of migrating it ag
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,10 @@ import pytest
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.postgres.database import Connection, Database
 from batch_pipelines.engine.postgres.migrate import upgrade
-from batch_pipelines.engine.postgres.server import EmbeddedServer
 from batch_pipelines.engine.settings import Settings, load_settings
 from tests import support_databases as databases
 from tests.debian_postgres import DebianServer, debian_binaries
+from tests.support_memory import RoomyServer, roomy_folder, server_folder
 from tests.support_s3 import opened_store, running_server
 from tests.support_shop import open_shop, opened
 
@@ -29,13 +28,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from batch_pipelines.engine.postgres.server import EmbeddedServer
     from tests.support_s3 import Server, Store
     from tests.support_shop import Shop
 
 # Read before `_no_settings_from_outside` takes it away from the code under test.
 _GIVEN = os.environ.get("BATCH_PIPELINES_DATABASE_URL")
-# Durability is what the product is about, but not that of a test's own database.
-_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_FAST = {
+    # Durability is what the product is about, but not that of a test's own database.
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_wal_size": "256MB",  # it takes memory: see `roomy_folder`
+}
 
 
 class _Servers(dict[str, str]):
@@ -48,6 +53,11 @@ class _Servers(dict[str, str]):
                 f"for PostgreSQL {version}; that of BATCH_PIPELINES_DATABASE_URL is {found}"
             )
         pytest.skip(f"no binaries of PostgreSQL {version} on this machine")
+
+
+def pytest_configure() -> None:
+    """Let the tests' own folders be where there is room, unless somebody has chosen a place."""
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(roomy_folder()))
 
 
 def pytest_sessionstart() -> None:
@@ -68,12 +78,12 @@ def _no_settings_from_outside() -> None:
 
 
 @pytest.fixture(scope="session")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+def embedded() -> Iterator[EmbeddedServer]:
     """The embedded PostgreSQL 18, for the length of the session."""
-    server = EmbeddedServer(home=tmp_path_factory.mktemp("home"), settings=_FAST)
-    with server.use():
-        yield server
-    shutil.rmtree(server.folder)
+    with server_folder() as folder:
+        server = RoomyServer(home=folder, settings=_FAST)
+        with server.use():
+            yield server
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.support_memory import server_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,12 +27,12 @@ class DebianServer:
     def __init__(self, binaries: Path, settings: Mapping[str, str]) -> None:
         self._binaries = binaries
         self._settings = settings
+        self._stack = ExitStack()
         # PostgreSQL does not run as root; the user that Debian's package made for it does.
         self._user = "postgres" if os.geteuid() == 0 else None
 
     def __enter__(self) -> str:
-        # Below the system's own folder for such: PostgreSQL's user may not enter a test's.
-        self._folder = Path(tempfile.mkdtemp(prefix="batch-pipelines-", dir="/tmp"))
+        self._folder = self._stack.enter_context(server_folder())
         if self._user is not None:
             shutil.chown(self._folder, self._user)
         data = str(self._folder / "data")
@@ -42,7 +44,7 @@ class DebianServer:
 
     def __exit__(self, *_: object) -> None:
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop")
-        shutil.rmtree(self._folder)
+        self._stack.close()
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
