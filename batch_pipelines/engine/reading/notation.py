@@ -27,10 +27,7 @@ _GROUPS = {
     "Y": "[0-9]{4}", "y": "[0-9]{2}", "b": "[A-Za-z]{3}", "f": "[0-9]{1,6}",
     "z": "Z|[+-][0-9]{2}:?[0-9]{2}",
 }  # fmt: skip
-_MONTHS = pa.array(
-    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
-    pa.binary(),
-)
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 # No number and no time, whatever follows.
 _REFUSED = b"?"
 
@@ -143,5 +140,12 @@ def _century(years: pa.Array) -> pa.Array:
 
 
 def _month(names: pa.Array) -> pa.Array:
-    found = pc.index_in(pc.ascii_lower(names.cast(pa.string())).cast(pa.binary()), _MONTHS)
+    found = pc.index_in(pc.ascii_lower(names.cast(pa.string())).cast(pa.binary()), _months())
     return pc.add(found, 1).cast(pa.string()).cast(pa.binary())
+
+
+@functools.cache
+def _months() -> pa.Array:
+    # Not when this is imported: the first array makes pyarrow import pandas, which takes a third of a
+    # second of every command.
+    return pa.array(_MONTHS, pa.binary())
