@@ -11,6 +11,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.server import EmbeddedServer
     from tests.support_s3 import Server, Store
     from tests.support_shop import Shop
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 # Read before `_no_settings_from_outside` takes it away from the code under test.
 _GIVEN = os.environ.get("BATCH_PIPELINES_DATABASE_URL")

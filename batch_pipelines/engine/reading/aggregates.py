@@ -60,7 +60,7 @@ class Recipe:
     pg_bound: str = "{b}"
 
 
-_INTEGER = Recipe("BIGINT", "sum({c})", "sum({c}::HUGEINT)", "{c}", "{c}")
+_INTEGER = Recipe("BIGINT", "sum({c})", "sum({c})", "{c}", "{c}")
 _TEXT = Recipe(
     "VARCHAR", "sum(octet_length({c}))", "sum(strlen({c}))", '{c} COLLATE "C"', "{c}"
 )  # fmt: skip

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import duckdb
 
     from batch_pipelines.engine.catalog import Column
-    from batch_pipelines.engine.formats import Format
     from batch_pipelines.engine.ledger.files import ImportFile
     from batch_pipelines.engine.ledger.rejects import LeftOut
     from batch_pipelines.engine.reading.aggregates import Aggregate
@@ -77,6 +76,8 @@ class SecondReader:
         self._left_out = {name: out for name, out in left_out.items() if len(out.records)}
         self._spill = source.folder.parent / "second_reader"
         self._brought: dict[str, frozenset[str]] = {}
+        # Whether there may be times without minutes: looking at each would take a quarter longer.
+        self._bare_hours = False
         columnar = all(file.format in COLUMNAR for file in source.files)
         memory = _MEMORY_WITHOUT_CSV if columnar else _MEMORY
         self._duckdb: duckdb.DuckDBPyConnection = duckdb.connect(
@@ -145,7 +146,7 @@ class SecondReader:
         # By place and not by name: to DuckDB names that differ in case only are the same.
         targets = [form.target_name(name) for name in header.names]
         columns = ", ".join(
-            f"{_cast(c, f'c{targets.index(c.name)}', form, written=True, text=True)} AS v{place}"
+            f"{self._cast(c, f'c{targets.index(c.name)}', written=True, text=True)} AS v{place}"
             for place, c in enumerate(self._source.told)
         )
         return f"SELECT {columns} FROM {scan} AS t({places})"
@@ -172,7 +173,7 @@ class SecondReader:
             places = reader.schema.names
             self._duckdb.register(scan, reader)
         columns = ", ".join(
-            f"{_cast(c, f'c{p}', form, written=written[p], text=False)} AS v{place}"
+            f"{self._cast(c, f'c{p}', written=written[p], text=False)} AS v{place}"
             for place, (c, p) in enumerate(zip(self._source.told, at, strict=True))
         )
         query = f"SELECT {columns} FROM {scan} AS t({', '.join(places)})"
@@ -195,7 +196,7 @@ class SecondReader:
                 *(() if left_out is None else (left_out.records,)),
             )  # fmt: skip
         values = [
-            f"{_cast(c, f'c{place}', form, written=True, text=True)} AS v{place}"
+            f"{self._cast(c, f'c{place}', written=True, text=True)} AS v{place}"
             for place, c in enumerate(columns)
         ]
         return f"SELECT {', '.join(['record', *values])} FROM read_parquet([{literal(target)}])"
@@ -210,13 +211,19 @@ class SecondReader:
     def _ask(self, asked: str) -> list[tuple[str, ...]]:
         import duckdb  # noqa: PLC0415
 
-        for more in _MORE_MEMORY:
+        more = iter(_MORE_MEMORY)
+        while True:
             try:
                 # Made anew each time: some of the rows are read for one query alone.
                 return self._duckdb.execute(asked.format(rows=self._rows())).fetchall()
             except duckdb.OutOfMemoryException:
-                self._duckdb.execute(f"SET memory_limit = '{more}'")
-        return self._duckdb.execute(asked.format(rows=self._rows())).fetchall()
+                if (size := next(more, None)) is None:
+                    raise
+                self._duckdb.execute(f"SET memory_limit = '{size}'")
+            except duckdb.ConversionException:
+                if self._bare_hours:
+                    raise
+                self._bare_hours = True
 
     def _one(self, asked: str) -> tuple[str, ...]:
         """Ask for one row of what `{rows}` stands for, all rows."""
@@ -235,31 +242,30 @@ class SecondReader:
         (row,) = rows  # an aggregate without GROUP BY has one row
         return tuple(row)
 
-
-def _cast(column: Column, name: str, form: Format, *, written: bool, text: bool) -> str:
-    own = recipe(column)
-    if own is None:
-        return f"{name}::VARCHAR"
-    kind = own.duckdb_type
-    pattern = form.dates if kind == "DATE" else form.timestamps if kind in _INSTANTS else None
-    if text and pattern is not None:
-        # Its own %z knows no Z.
-        name = f"regexp_replace({name}, 'Z$', '+00')" if "%z" in pattern else name
-        name = f"strptime({name}, {quoted(pattern)})"
-    elif kind in _INSTANTS and written:
-        # DuckDB wants minutes, the other reader does without: 2013-01-01 05.
-        whole = rf"regexp_replace({name}, '([ T]\d\d)(Z|[+-].*)?$', '\1:00\2')"
-        return f"coalesce(try_cast({name} AS {kind}), {whole}::{kind})"
-    elif kind == _BLOB and written:
-        return f"from_hex({name}[3:])"
-    elif kind == _BOOLEAN and written:
-        # PostgreSQL's other two words for them, which DuckDB does not know.
-        return (
-            f"CASE lower({name}) WHEN 'on' THEN true WHEN 'off' THEN false ELSE {name}::BOOLEAN END"
-        )
-    elif text and form.decimal == "," and kind.startswith(_FRACTIONS):
-        name = f"replace({name}, ',', '.')"
-    return f"{name}::{kind}"
+    def _cast(self, column: Column, name: str, *, written: bool, text: bool) -> str:
+        form = self._source.form
+        own = recipe(column)
+        if own is None:
+            return f"{name}::VARCHAR"
+        kind = own.duckdb_type
+        pattern = form.dates if kind == "DATE" else form.timestamps if kind in _INSTANTS else None
+        if text and pattern is not None:
+            # Its own %z knows no Z.
+            name = f"regexp_replace({name}, 'Z$', '+00')" if "%z" in pattern else name
+            name = f"strptime({name}, {quoted(pattern)})"
+        elif kind in _INSTANTS and written and self._bare_hours:
+            # DuckDB wants minutes, the other reader does without: 2013-01-01 05.
+            whole = rf"regexp_replace({name}, '([ T]\d\d)(Z|[+-].*)?$', '\1:00\2')"
+            return f"coalesce(try_cast({name} AS {kind}), {whole}::{kind})"
+        elif kind == _BLOB and written:
+            return f"from_hex({name}[3:])"
+        elif kind == _BOOLEAN and written:
+            # PostgreSQL's other two words for them, which DuckDB does not know.
+            words = "WHEN 'on' THEN true WHEN 'off' THEN false"
+            return f"CASE lower({name}) {words} ELSE {name}::BOOLEAN END"
+        elif text and form.decimal == "," and kind.startswith(_FRACTIONS):
+            name = f"replace({name}, ',', '.')"
+        return f"{name}::{kind}"
 
 
 def _columnar_names(path: Path, file_format: str) -> list[str]:
