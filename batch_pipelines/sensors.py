@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from batch_pipelines.engine.feeds import is_key
-from batch_pipelines.engine.landing import new_deliveries
+from batch_pipelines.engine.landing import asked_since, cursor_of, new_deliveries
+from batch_pipelines.engine.ledger import pauses
 from batch_pipelines.engine.ledger.batches import attempts, fingerprints
 from batch_pipelines.engine.reconciliation.loaded_batches import check_loaded, loaded_batches
 from batch_pipelines.engine.sources import place, scan
@@ -49,9 +50,12 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, batches: dg.ResourceParam[Batches]
     ) -> dg.SensorResult | dg.SkipReason:
         with batches.connect(f"landing {feed.feed}") as connection:
+            if pause := pauses.pause_of(connection, feed.feed):
+                return dg.SkipReason(str(pause))
+            paused = pauses.times_paused(connection, feed.feed)
             tried = fingerprints(connection, feed.feed)
             tries = attempts(connection, feed.feed)
-        asked = json.loads(context.cursor or "{}")
+        asked = asked_since(json.loads(context.cursor or "{}"), paused)
         landed = scan(feed, batches.settings.root)
         fresh = new_deliveries(
             landed, tried, asked, now=time.time(), settle_seconds=feed.source.settle_seconds
@@ -66,15 +70,18 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
             run_requests=[
                 dg.RunRequest(
                     # Dagster remembers a run key for ever. The content is in it, so that a corrected
-                    # delivery is launched; and the attempt, so that one put back as it was is too.
-                    run_key=f"{key}:{fingerprint}:{tries.get(key, 0) + 1}",
+                    # delivery is launched; the attempt, so that one put back as it was is too; and the
+                    # pauses, so that one is whose run was refused.
+                    run_key=f"{key}:{fingerprint}:{tries.get(key, 0) + 1}{f':{paused}' * bool(paused)}",
                     partition_key=key,
                     tags={REQUESTED_BY_TAG: f"sensor landing_{feed.feed}"},
                 )
                 for key, fingerprint in fresh.items()
             ],
             # What has left landing is forgotten, so that the cursor does not grow for ever.
-            cursor=json.dumps({k: v for k, v in asked.items() if k in landed} | fresh),
+            cursor=json.dumps(
+                cursor_of({k: v for k, v in asked.items() if k in landed} | fresh, paused)
+            ),
         )
 
     return _landing

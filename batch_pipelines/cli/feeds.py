@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import json as json_module
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batch_pipelines.cli.batches import opened_ledger
+from batch_pipelines.cli.imports import user
 from batch_pipelines.cli.show import Json, complain, print_json, print_table, say
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import BatchError, DeliveryError, FeedError, UnreachableError
-from batch_pipelines.engine.feed_files import load_feeds, place_of
+from batch_pipelines.engine.feed_files import find_feed, load_feeds, place_of
 from batch_pipelines.engine.feeds import NO_TABLE, Feed
+from batch_pipelines.engine.ledger import pauses
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.reconciliation.loaded_batches import check_loaded, comparable_tables
 from batch_pipelines.engine.settings import load_settings
@@ -93,6 +96,61 @@ def check(*, json: Json = False) -> None:
         say(f"{len(feeds)} feeds and their tables are right: {', '.join(feeds)}.")
     if problems:
         raise typer.Exit(2)
+
+
+@app.command("pause")
+def pause(
+    feed: Annotated[str, typer.Argument(help="Name of the feed.")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why; whoever asks for a batch is told.")],
+    json: Json = False,
+) -> None:
+    """Begin no new batch of a feed until it is resumed."""
+    if not reason.strip():
+        message = "say why: whoever asks for a batch is told"
+        raise typer.BadParameter(message, param_hint="--reason")
+    find_feed(load_feeds(load_settings().feeds), feed)
+    with opened_ledger() as connection:
+        by = f"{user()} (command line)"
+        new = pauses.pause(connection, feed, by=by, reason=reason.strip())
+        found = pauses.pause_of(connection, feed)
+    if json:
+        print_json(found)
+    else:
+        say(f"{'' if new else 'It was paused before. '}{found}")
+
+
+@app.command("resume")
+def resume(
+    feed: Annotated[str, typer.Argument(help="Name of the feed.")], *, json: Json = False
+) -> None:
+    """Let a feed that is paused go on."""
+    with opened_ledger() as connection:
+        over = pauses.resume(connection, feed, by=f"{user()} (command line)")
+    if over is None:
+        # A feed whose file is gone can be resumed; a name that nobody has was mistyped.
+        find_feed(load_feeds(load_settings().feeds), feed)
+    if json:
+        print_json({"feed": feed, "resumed": over is not None, "pause": over})
+    elif over is None:
+        say(f"Feed {feed} was not paused.")
+    else:
+        say(f"Feed {feed} goes on. It was paused by {over.paused_by}: {over.reason}.")
+
+
+@app.command("paused")
+def paused(*, json: Json = False) -> None:
+    """List the feeds that are paused."""
+    with opened_ledger() as connection:
+        found = [*pauses.paused(connection).values()]
+    if json:
+        print_json(found)
+        return
+    print_table(
+        "Paused feeds",
+        ["feed", "since", "by", "why"],
+        [[p.feed, f"{p.paused_at:%Y-%m-%d %H:%M:%S}", p.paused_by, p.reason] for p in found],
+    )
 
 
 @app.command("schema")

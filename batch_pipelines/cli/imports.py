@@ -20,7 +20,7 @@ from batch_pipelines.cli.show import Json, complain, console, print_json, reason
 from batch_pipelines.engine.errors import BatchError, StageOrderError
 from batch_pipelines.engine.feed_files import find_feed, load_feeds
 from batch_pipelines.engine.ledger import batches as ledger
-from batch_pipelines.engine.ledger import files, proofs
+from batch_pipelines.engine.ledger import files, pauses, proofs
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
@@ -70,6 +70,9 @@ def import_(
     with prepared(settings) as database:
         with database.connect("import") as connection:
             require_current(connection)
+            # What changes nothing may be tried all the same.
+            if not dry_run:
+                pauses.require_running(connection, chosen.feed)
         if dry_run:
             rehearse_all(chosen, keys, settings, database, json=json)
             return
@@ -88,6 +91,7 @@ def replay(
         with database.connect("replay") as connection:
             require_current(connection)
             found = ledger.find(connection, batch)
+            pauses.require_running(connection, found.feed)
             inforce = ledger.in_force(connection, found.feed, found.partition_key)
         if inforce is None or inforce.batch_id != found.batch_id:
             message = (

@@ -59,6 +59,10 @@ class LeaseLostError(BatchError):
     """Another run has taken the partition over; this one may no longer write."""
 
 
+class FeedPausedError(BatchError):
+    """A new batch was asked for of a feed that is paused."""
+
+
 class StageOrderError(BatchError):
     """A stage was asked to run before the one it builds on, or without a batch."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.feeds import NO_TABLE
-from batch_pipelines.engine.ledger import batches, files
+from batch_pipelines.engine.ledger import batches, files, pauses
 from batch_pipelines.engine.sources import take_in
 from batch_pipelines.engine.work import clear_staging, recorded
 
@@ -61,6 +61,7 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
         The batch to go on with.
 
     Raises:
+        FeedPausedError: The feed is paused; nothing is recorded of the run.
         DeliveryError: The delivery is missing, changes while it is read, has a file that no table
             wants, or is not what its manifest says.
         LeaseLostError: Another run has taken the partition over.
@@ -70,6 +71,8 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
     dead = _fail_dead_batches(connection, work)
     batch = batches.of_run(connection, work.run_id)
     if batch is None:
+        # Runs that were queued before the pause end here, too.
+        pauses.require_running(connection, work.feed.feed)
         batch = batches.start(
             connection, work.feed, work.key, work.run_id,
             requested_by=work.requested_by, correlation_id=work.correlation_id,

@@ -24,6 +24,8 @@ JSON_MANIFEST = "manifest.json"
 MANIFESTS = (MANIFEST, JSON_MANIFEST)
 SIDECAR_SUFFIXES = (".crc32c", ".sha256")
 # A bag's payload stands in its folder `data`, its tag files beside that.
+# In a sensor's cursor, beside partition keys: it cannot be one of them.
+_PAUSES = "*"
 _PAYLOAD, _TAGS = "data", ("bagit.txt", "*manifest-*.txt", "bag-info.txt", "fetch.txt")
 
 
@@ -96,6 +98,36 @@ def scan(feed: Feed, root: Path) -> dict[str, Delivery]:
     """
     landed = _landed(feed, "*", root)
     return {key: landed[key] for key in sorted(landed)}
+
+
+def asked_since(cursor: Mapping[str, str], pauses: int) -> dict[str, str]:
+    """Say what was asked for since the feed was paused last.
+
+    Runs that were queued when it was paused have been refused; they are asked for again.
+
+    Args:
+        cursor: The sensor's cursor, as `cursor_of` made it.
+        pauses: How often the feed was paused.
+
+    Returns:
+        Fingerprint for which a run was asked last, by partition key.
+    """
+    if cursor.get(_PAUSES, "0") != str(pauses):
+        return {}
+    return {key: fingerprint for key, fingerprint in cursor.items() if key != _PAUSES}
+
+
+def cursor_of(asked: Mapping[str, str], pauses: int) -> dict[str, str]:
+    """Make the cursor that `asked_since` reads.
+
+    Args:
+        asked: Fingerprint for which a run was asked last, by partition key.
+        pauses: How often the feed was paused.
+
+    Returns:
+        The cursor; of a feed that never was, `asked` alone.
+    """
+    return {**asked, **({_PAUSES: str(pauses)} if pauses else {})}
 
 
 def new_deliveries(

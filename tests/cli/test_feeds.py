@@ -1,17 +1,16 @@
-"""`feeds list`, `feeds check`, `feeds schema`."""
+"""`feeds list`, `feeds check`, `feeds schema`, `feeds pause` and `feeds resume`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import yaml
 
-from tests.support_shop import DAY, deliver, orders
+from tests.support_shop import DAY, FEED, deliver, orders
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.cli.conftest import Cli
     from tests.support_shop import Shop
@@ -96,3 +95,38 @@ def test_the_schema_says_what_a_feed_may_say(cli: Cli, feeds_folder: Path) -> No
     assert {*schema["required"]} == {"feed", "source", "tables"}
     assert schema["additionalProperties"] is False
     assert all("description" in each for each in schema["$defs"]["Source"]["properties"].values())
+
+
+def test_a_feed_is_paused_and_resumed(cli: Cli, shop: Shop) -> None:
+    shop.deliver(DAY, orders(3))
+    paused = cli("feeds", "pause", FEED, "--reason", "the sender repeats itself")
+    assert paused.code == 0
+    assert "Feed orders is paused since" in paused.out
+    assert "(command line): the sender repeats itself." in paused.out
+    assert "was paused before" in cli("feeds", "pause", FEED, "--reason", "more").out
+    assert "the sender repeats itself" in cli("feeds", "paused").out
+    assert [p["feed"] for p in cli("feeds", "paused", "--json").json] == [FEED]
+
+    for more in ((), ("--force",)):
+        refused = cli("import", FEED, *more)
+        assert refused.code == 1
+        assert "batch-pipelines feeds resume orders" in refused.err
+    assert shop.batches() == []
+    assert cli("import", FEED, "--dry-run").code == 0
+
+    assert "Feed orders goes on. It was paused by" in cli("feeds", "resume", FEED).out
+    assert cli("feeds", "resume", FEED).out == "Feed orders was not paused.\n"
+    assert cli("import", FEED).code == 0
+
+
+@pytest.mark.parametrize("words", [("pause", "nobody", "--reason", "x"), ("resume", "nobody")])
+def test_a_feed_that_is_not_there_is_not_paused(
+    cli: Cli, shop: Shop, words: tuple[str, ...]
+) -> None:
+    ran = cli("feeds", *words)
+    assert ran.code == 2
+    assert "nobody" in ran.err
+
+
+def test_a_pause_has_a_reason(cli: Cli, shop: Shop) -> None:
+    assert cli("feeds", "pause", FEED, "--reason", " ").code == 2
