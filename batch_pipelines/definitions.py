@@ -13,6 +13,7 @@ from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
 from batch_pipelines.jobs import feed_job, replay_job, rollback_job, verify_job
+from batch_pipelines.run_tags import feed_tags
 from batch_pipelines.schedules import verify_schedule
 from batch_pipelines.sensors import landing_sensor, reconcile_sensor
 from resources.batches import batches_resource
@@ -54,12 +55,13 @@ def build_defs(
         assets = [asset for feed in chosen for asset in feed_assets(feed)]
     imported = [feed for feed in chosen if not feed.is_reconciled]
     reconciled = [feed for feed in chosen if feed.is_reconciled and not feed.is_compared_whole]
+    tags = feed_tags(chosen)
     verify = verify_job({feed.feed: feed for feed in chosen})
     return dg.Definitions(
         assets=assets,
         jobs=[
-            *map(feed_job, chosen),
-            *map(replay_job, imported),
+            *[feed_job(feed, tags[feed.feed]) for feed in chosen],
+            *[replay_job(feed, tags[feed.feed]) for feed in imported],
             rollback_job(),
             verify,
         ],

@@ -12,6 +12,7 @@ from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.postgres.database import DAGSTER_SCHEMA, dagster_url, open_database
 from batch_pipelines.engine.postgres.migrate import create_tables, upgrade
+from batch_pipelines.run_tags import WRITES_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,20 +24,27 @@ if TYPE_CHECKING:
 
 # The URL is a secret: dagster.yaml names this variable instead of holding it.
 _STORAGE_VARIABLE = "BATCH_PIPELINES_DAGSTER_STORAGE"
-# A run is a process of about 300 MB and one busy core; more at once only wait for each other.
-_RUNS_AT_ONCE = max(2, os.cpu_count() or 2)
 # A connection older than this is made anew: a firewall between us and the server may have cut it.
 _POOL_RECYCLE_SECONDS = 60
 
-_CONFIG = f"""\
+_CONFIG = """\
 # Written by batch-pipelines at each start; a change here is overwritten.
 storage:
   postgres:
     postgres_url:
-      env: {_STORAGE_VARIABLE}
+      env: {storage}
+run_coordinator:
+  module: batch_pipelines.run_queue
+  class: FeedRunCoordinator
 concurrency:
   runs:
-    max_concurrent_runs: {_RUNS_AT_ONCE}
+    max_concurrent_runs: {runs_at_once}
+    # Names no table, so that it holds for feeds that are not written yet.
+    tag_concurrency_limits:
+      - key: {writes}
+        value:
+          applyLimitPerUniqueValue: true
+        limit: 1
 sensors:
   # One that waits for a place or a channel that hangs holds no other up.
   use_threads: true
@@ -80,8 +88,11 @@ def prepared(settings: Settings) -> Iterator[Database]:
         home = settings.dagster_home
         home.mkdir(parents=True, exist_ok=True)
         config = home / "dagster.yaml"
-        if not config.exists() or config.read_text(encoding="utf-8") != _CONFIG:
-            config.write_text(_CONFIG, encoding="utf-8")
+        wanted = _CONFIG.format(
+            storage=_STORAGE_VARIABLE, runs_at_once=settings.runs_at_once, writes=WRITES_TAG
+        )
+        if not config.exists() or config.read_text(encoding="utf-8") != wanted:
+            config.write_text(wanted, encoding="utf-8")
         os.environ["DAGSTER_HOME"] = str(home)
         os.environ[_STORAGE_VARIABLE] = url
         yield database

@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets.rollback import plan_op, rollback_config, rollback_op, verify_rollback_op
 from assets.verify import verify_op
+from batch_pipelines.run_tags import priority_tags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.feeds import Feed
 
 
-def feed_job(feed: Feed) -> UnresolvedAssetJobDefinition:
+def feed_job(feed: Feed, tags: Mapping[str, str]) -> UnresolvedAssetJobDefinition:
     """Make the job that imports a feed's partition, or reconciles it.
 
     Args:
         feed: The feed.
+        tags: Of every run of it.
 
     Returns:
         A job under the feed's name. It runs in one process: a process a stage would cost two
@@ -33,15 +35,16 @@ def feed_job(feed: Feed) -> UnresolvedAssetJobDefinition:
         description=feed.description
         or f"{'Reconciles' if feed.is_reconciled else 'Imports'} {feed.feed}.",
         executor_def=dg.in_process_executor,
-        tags={"batch-pipelines/feed": feed.feed},
+        tags=tags,
     )
 
 
-def replay_job(feed: Feed) -> UnresolvedAssetJobDefinition:
+def replay_job(feed: Feed, tags: Mapping[str, str]) -> UnresolvedAssetJobDefinition:
     """Make the job that loads what was set aside of a feed's partition.
 
     Args:
         feed: The feed.
+        tags: Of every run of it.
 
     Returns:
         A job `FEED_replay`: the stages from bulk-write on.
@@ -53,7 +56,7 @@ def replay_job(feed: Feed) -> UnresolvedAssetJobDefinition:
         description=f"Loads records of {feed.feed} that were set aside, once the cause is mended.",
         executor_def=dg.in_process_executor,
         config={"ops": {f"{feed.feed}__bulk_write": {"config": {"replay": True}}}},
-        tags={"batch-pipelines/feed": feed.feed},
+        tags=tags,
     )
 
 
@@ -68,6 +71,8 @@ def rollback_job() -> dg.JobDefinition:
         name="rollback",
         description="Takes published batches back, exactly. The default is a dry run: only the plan.",
         config=rollback_config,
+        # Somebody waits for it, and what it takes away is wrong.
+        tags=priority_tags("critical"),
         executor_def=dg.in_process_executor,
     )
     def _rollback() -> None:
@@ -91,8 +96,12 @@ def verify_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:
         name="verify_batches",
         description="Proves batches again, against the tables of today.",
         executor_def=dg.in_process_executor,
-        # What differs differs the next time, too.
-        tags={"dagster/retry_on_asset_or_op_failure": "false"},
+        tags={
+            # No delivery waits for it.
+            **priority_tags("low"),
+            # What differs differs the next time, too.
+            "dagster/retry_on_asset_or_op_failure": "false",
+        },
     )
     def _verify_batches() -> None:
         verify()

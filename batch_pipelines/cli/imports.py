@@ -26,8 +26,11 @@ from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.sources import keys_to_import
 from batch_pipelines.instance import open_instance, prepared
+from batch_pipelines.run_tags import feed_tags
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import dagster as dg
 
     from batch_pipelines.engine.feeds import Feed
@@ -65,7 +68,8 @@ def import_(
 ) -> None:
     """Import deliveries of a feed."""
     settings = load_settings()
-    chosen = find_feed(load_feeds(settings.feeds), feed)
+    feeds = load_feeds(settings.feeds)
+    chosen = find_feed(feeds, feed)
     keys = keys_to_import(chosen, batch, settings.root)
     with prepared(settings) as database:
         with database.connect("import") as connection:
@@ -76,7 +80,9 @@ def import_(
         if dry_run:
             rehearse_all(chosen, keys, settings, database, json=json)
             return
-        outcomes = _Importer(chosen, settings, database, force=force).run(keys, quiet=json)
+        tags = feed_tags(feeds.values())[feed]
+        importer = _Importer(chosen, settings, database, tags, force=force)
+        outcomes = importer.run(keys, quiet=json)
     _end(outcomes, json=json)
 
 
@@ -104,8 +110,10 @@ def replay(
                 f"{found.batch_id[:8]}  {found.name}: nothing was set aside, there is nothing to do."
             )
             return
-        feed = find_feed(load_feeds(settings.feeds), found.feed)
-        importer = _Importer(feed, settings, database, replay=True)
+        feeds = load_feeds(settings.feeds)
+        feed = find_feed(feeds, found.feed)
+        tags = feed_tags(feeds.values())[feed.feed]
+        importer = _Importer(feed, settings, database, tags, replay=True)
         outcomes = importer.run([found.partition_key], quiet=json)
     _end(outcomes, json=json)
 
@@ -149,6 +157,7 @@ class _Importer:
         feed: Feed,
         settings: Settings,
         database: Database,
+        tags: Mapping[str, str],
         *,
         force: bool = False,
         replay: bool = False,
@@ -157,6 +166,7 @@ class _Importer:
         from batch_pipelines.definitions import build_defs  # noqa: PLC0415
 
         self._feed, self._database, self._force = feed, database, force
+        self._tags = tags
         self._instance: dg.DagsterInstance = open_instance()
         defs = build_defs(feeds=[feed], load=lambda: settings, progress=self._tell)
         self._replay = replay
@@ -216,7 +226,9 @@ class _Importer:
             instance=self._instance,
             partition_key=key,
             run_config=_QUIET | {"ops": ops},
+            # The feed's too: a run that does not go through the queue counts in it all the same.
             tags={
+                **self._tags,
                 "batch-pipelines/requested_by": f"{user()} (command line)",
                 ".dagster/repository": _LOCATION,
                 _PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}",

@@ -21,6 +21,7 @@ from batch_pipelines.engine.feed_parts.source import PLACEHOLDER, Source
 from batch_pipelines.engine.feed_parts.table import Table  # noqa: TC001  # pydantic reads it
 from batch_pipelines.engine.feed_parts.tolerance import Limits, Rollback, Thresholds
 from batch_pipelines.engine.formats import DEFAULT, Format
+from batch_pipelines.engine.queueing import Priority  # noqa: TC001  # pydantic reads it
 from batch_pipelines.engine.routes import Route
 
 # Dagster takes any string as a partition key, '' and newlines and '...' included; a key is also a
@@ -35,7 +36,7 @@ FILE: Final = "file"
 # What these mean in `crc32_audit` is given.
 _TAKEN = frozenset({"chunk", "composite", "row"})
 # What is said of tables and of what stands in files.
-_OF_TABLES = ("format", "contract", "bulk_minimum", "ddl", "audit")
+_OF_TABLES = ("format", "contract", "bulk_minimum", "ddl", "audit", "one_writer")
 
 Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
@@ -73,6 +74,8 @@ class Feed(Part):
         ddl: SQL file beside the feed file that creates its tables where they are missing.
         validation: Of a feed that is reconciled, in its file `validate`: `each` batch by itself, or all
             that are new `together`.
+        priority: Which of its runs and those of other feeds leaves the queue first.
+        one_writer: Whether nobody else may write a table while one of its batches does.
         owners: Who answers for the feed: e-mail addresses or `team:NAME`.
         rollback: How its batches are taken back.
     """
@@ -117,6 +120,12 @@ class Feed(Part):
     # pydantic's models have a method `validate`.
     validation: Literal["each", "together"] = pydantic.Field(
         default="each", alias="validate", description="with `write: none`: how batches are compared"
+    )
+    priority: Priority = pydantic.Field(
+        default="normal", description="whose runs leave the queue first"
+    )
+    one_writer: bool = pydantic.Field(
+        default=False, description="nobody else writes its tables while one of its batches does"
     )
     owners: tuple[str, ...] = pydantic.Field(default=(), description="e-mail or team:NAME")
     rollback: Rollback = pydantic.Field(
@@ -200,6 +209,9 @@ class Feed(Part):
             raise ValueError(message)
         if not self.is_reconciled and (self.source.batches or self.validation != "each"):
             message = "`source.batches` and `validate` go with `write: none` alone"
+            raise ValueError(message)
+        if self.is_reconciled and self.one_writer:
+            message = "`one_writer` is for tables that are written, not for `write: none`"
             raise ValueError(message)
         needed = self.is_reconciled and not self.is_compared_whole
         if any(bool(table.batch_column) != needed for table in self.tables):

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
         home: Folder of embedded data, staging, archive and Dagster home.
         feeds: Folder of the feed files. Its parent is where a feed's relative paths start.
         lease_seconds: How long a batch stays ours without a sign of life, in seconds.
+        runs_at_once: How many runs are in progress at once; the others wait in Dagster's queue.
         alerts: The channels that alerts are sent to; see `engine.alerts.channels`.
         bulk: Whether many rows are inserted by one statement; `off` inserts each by itself, to debug.
     """
@@ -39,6 +40,8 @@ class Settings(BaseSettings):
     home: Path = Path(".batch-pipelines")
     feeds: Path = Path("feeds")
     lease_seconds: float = pydantic.Field(default=60.0, gt=0)
+    # A run is a process of about 300 MB and one busy core; more at once only wait for each other.
+    runs_at_once: int = pydantic.Field(default=max(2, os.cpu_count() or 2), ge=1)
     bulk: bool = True
 
     @pydantic.field_validator("database_url", "dagster_url", "alerts", mode="before")

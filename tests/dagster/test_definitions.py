@@ -97,7 +97,7 @@ def test_the_instance_stores_in_postgresql_and_queues_its_runs(shop: Shop) -> No
     assert isinstance(storage, DagsterPostgresStorage)
     queue = shop.instance.get_concurrency_config().run_queue_config
     assert queue is not None
-    assert 2 <= queue.max_concurrent_runs <= 64
+    assert queue.max_concurrent_runs == shop.settings.runs_at_once
     assert shop.instance.run_monitoring_enabled
     assert not shop.instance.telemetry_enabled
     # The dialog that asks a newcomer for an e-mail address.

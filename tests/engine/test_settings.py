@@ -26,6 +26,7 @@ def test_without_any_variable_everything_is_below_the_working_folder(
     assert settings.archive == settings.home / "archive"
     assert settings.dagster_home == settings.home / "dagster"
     assert settings.lease_seconds == 60
+    assert 2 <= settings.runs_at_once <= 64
 
 
 def test_every_setting_has_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -34,6 +35,7 @@ def test_every_setting_has_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("BATCH_PIPELINES_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BATCH_PIPELINES_FEEDS", str(tmp_path / "shop" / "feeds"))
     monkeypatch.setenv("BATCH_PIPELINES_LEASE_SECONDS", "2.5")
+    monkeypatch.setenv("BATCH_PIPELINES_RUNS_AT_ONCE", "7")
     settings = load_settings()
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == URL

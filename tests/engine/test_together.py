@@ -51,6 +51,10 @@ END_LEASE = """
 SELECT pg_terminate_backend(lock_pid, 5000) FROM batch_audit.batch_lease
 WHERE partition_key = %s
 """
+WAITING = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+AND application_name = 'batch-pipelines publish' AND wait_event_type = 'Lock' AND wait_event = 'advisory'
+"""
 # Both tables of one partition in one statement, so in one snapshot.
 READ = """
 SELECT count(*), count(DISTINCT stamp), min(value), max(value) FROM (
@@ -423,18 +427,52 @@ def test_a_backend_ended_around_its_commit_counts_once_or_not(site18: MakeSite) 
         assert len(published(site)) == counts
 
 
+def test_two_partitions_are_written_at_once_unless_the_feed_wants_one_writer(
+    site18: MakeSite,
+) -> None:
+    """Given a batch that is publishing, one of another partition goes ahead, or waits for its end."""
+    for one_writer in (False, True):
+        site = site18(
+            "DROP TABLE IF EXISTS t; CREATE TABLE t (id int, import_batch_id uuid)",
+            one_writer=one_writer,
+        )
+        # A first batch of a feed makes a version of its signature, for which the others wait anyway.
+        site.deliver({"t.csv": f"id\n0\n{int(one_writer)}\n"}, f"before-{one_writer}")
+        site.run(f"before-{one_writer}")
+        first, second = f"first-{one_writer}", f"second-{one_writer}"
+        site.deliver({"t.csv": f"id\n1\n{int(one_writer)}\n"}, first)
+        site.deliver({"t.csv": f"id\n2\n{int(one_writer)}\n"}, second)
+        with (
+            Held(site, "bulk_write.before_fence", new_id(), first) as held,
+            ThreadPoolExecutor() as pool,
+        ):
+            other = pool.submit(attempt, site, second)
+            if one_writer:
+                deadline = time.monotonic() + WAIT_SECONDS
+                while not site.count(WAITING):
+                    assert not other.done()
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+            else:
+                assert told_of(other.result(WAIT_SECONDS)) == ("done", "SUCCESS")
+            held.let_go()
+            assert told_of(held.outcome()) == ("done", "SUCCESS")
+            assert told_of(other.result(WAIT_SECONDS)) == ("done", "SUCCESS")
+        assert site.count("SELECT count(*) FROM t") == 6
+
+
 class Held:
     """A run in a thread that waits at a place until it is let go."""
 
-    def __init__(self, site: Site, place: str, run_id: str) -> None:
+    def __init__(self, site: Site, place: str, run_id: str, key: str = KEY) -> None:
         self._arrived, self._go = threading.Event(), threading.Event()
         self._pool = ThreadPoolExecutor(1)
         self._armed = armed(place, self._wait)
-        self._site, self._run_id = site, run_id
+        self._site, self._run_id, self._key = site, run_id, key
 
     def __enter__(self) -> Self:
         self._armed.__enter__()
-        self._future = self._pool.submit(attempt, self._site, run_id=self._run_id)
+        self._future = self._pool.submit(attempt, self._site, self._key, self._run_id)
         assert self._arrived.wait(WAIT_SECONDS)
         return self
 

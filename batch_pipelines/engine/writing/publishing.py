@@ -309,10 +309,14 @@ def _lock(connection: Connection, publication: Publication) -> _Begin:
     oids = [source.table.oid for source in publication.sources]
     oids += [table.oid for table in publication.retired]
     # What a rule holds unique, no index does: of two writers one has to wait for the other.
-    changes = publication.superseded is not None or any(
-        publication.upsert_key(source) or source.rules.unique for source in publication.sources
+    alone = (
+        publication.work.feed.one_writer
+        or publication.superseded is not None
+        or any(
+            publication.upsert_key(source) or source.rules.unique for source in publication.sources
+        )
     )
-    lock_tables(connection, oids, exclusive=changes)
+    lock_tables(connection, oids, exclusive=alone)
     if publication.work.feed.identity == "feed":
         _refuse_twin(connection, publication.batch)
     sizes = {s.table.oid: _size(connection, s.table) for s in publication.sources}
