@@ -8,22 +8,26 @@ import time
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import PARTITION_NAME_TAG, RUN_KEY_TAG, SENSOR_NAME_TAG
 
 from batch_pipelines.engine.feeds import is_key
-from batch_pipelines.engine.landing import asked_since, cursor_of, new_deliveries
 from batch_pipelines.engine.ledger import pauses
-from batch_pipelines.engine.ledger.batches import attempts, fingerprints
 from batch_pipelines.engine.reconciliation.loaded_batches import check_loaded, loaded_batches
-from batch_pipelines.engine.sources import place, scan
+from batch_pipelines.engine.sources import place
+from batch_pipelines.engine.watching import look, read_position, told, written
 from batch_pipelines.partitions import feed_partitions
 from resources.batches import REQUESTED_BY_TAG, Batches
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from batch_pipelines.engine.feeds import Feed
 
 _INTERVAL_SECONDS = 15
 _RECONCILE_SECONDS = 60
-# Runs of one tick; the next ones come with the next.
+# Runs of a feed that have not ended: so many keep every core busy until the next tick, and the runs of
+# other feeds do not stand behind a hundred thousand of them.
 _MOST_RUNS = 100
 
 
@@ -34,13 +38,14 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
         feed: The feed.
 
     Returns:
-        A sensor named `landing_<feed>`; its cursor keeps what it has asked for, the ledger what has
-        been tried.
+        A sensor named `landing_<feed>`. The ledger knows what has been tried, Dagster's run keys what
+        has been asked for; the cursor says which of many known partitions are looked at next.
     """
     partitions = feed_partitions(feed)
+    name = f"landing_{feed.feed}"
 
     @dg.sensor(
-        name=f"landing_{feed.feed}",
+        name=name,
         job_name=feed.feed,
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -49,42 +54,56 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
     def _landing(
         context: dg.SensorEvaluationContext, batches: dg.ResourceParam[Batches]
     ) -> dg.SensorResult | dg.SkipReason:
+        instance = context.instance
         with batches.connect(f"landing {feed.feed}") as connection:
             if pause := pauses.pause_of(connection, feed.feed):
                 return dg.SkipReason(str(pause))
-            paused = pauses.times_paused(connection, feed.feed)
-            tried = fingerprints(connection, feed.feed)
-            tries = attempts(connection, feed.feed)
-        asked = asked_since(json.loads(context.cursor or "{}"), paused)
-        landed = scan(feed, batches.settings.root)
-        fresh = new_deliveries(
-            landed, tried, asked, now=time.time(), settle_seconds=feed.source.settle_seconds
-        )
-        if not fresh:
-            return dg.SkipReason(f"Nothing new in {place(feed)}.")
-        known = context.instance.get_dynamic_partitions(feed.feed)
+            found = look(
+                connection,
+                feed,
+                batches.settings.root,
+                read_position(context.cursor),
+                clock=time.time,
+                room=lambda: _room(instance, feed.feed),
+                asked=lambda run_keys: _asked(instance, name, run_keys),
+            )
+        position, passed_over = written(found.position), told(feed, found)
+        if not found.decision.launch:
+            context.update_cursor(position)
+            return dg.SkipReason(" ".join([f"Nothing new in {place(feed)}.", *passed_over]))
+        for sentence in passed_over:
+            context.log.info(sentence)
+        keys = [arrival.key for arrival in found.decision.launch]
+        fresh = [key for key in keys if not instance.has_dynamic_partition(feed.feed, key)]
         return dg.SensorResult(
-            dynamic_partitions_requests=[
-                partitions.build_add_request([k for k in fresh if k not in known])
-            ],
+            dynamic_partitions_requests=[partitions.build_add_request(fresh)],
             run_requests=[
                 dg.RunRequest(
-                    # Dagster remembers a run key for ever. The content is in it, so that a corrected
-                    # delivery is launched; the attempt, so that one put back as it was is too; and the
-                    # pauses, so that one is whose run was refused.
-                    run_key=f"{key}:{fingerprint}:{tries.get(key, 0) + 1}{f':{paused}' * bool(paused)}",
-                    partition_key=key,
-                    tags={REQUESTED_BY_TAG: f"sensor landing_{feed.feed}"},
+                    run_key=arrival.run_key,
+                    partition_key=arrival.key,
+                    tags={REQUESTED_BY_TAG: f"sensor {name}"},
                 )
-                for key, fingerprint in fresh.items()
+                for arrival in found.decision.launch
             ],
-            # What has left landing is forgotten, so that the cursor does not grow for ever.
-            cursor=json.dumps(
-                cursor_of({k: v for k, v in asked.items() if k in landed} | fresh, paused)
-            ),
+            cursor=position,
         )
 
     return _landing
+
+
+def _room(instance: dg.DagsterInstance, job: str) -> tuple[int, set[str]]:
+    """Say how many runs of a job there is room for, and the partitions of those that have not ended."""
+    unfinished = instance.get_runs(
+        dg.RunsFilter(job_name=job, statuses=[*NOT_FINISHED_STATUSES]), limit=_MOST_RUNS
+    )
+    keys = {run.tags.get(PARTITION_NAME_TAG, "") for run in unfinished}
+    return _MOST_RUNS - len(unfinished), keys
+
+
+def _asked(instance: dg.DagsterInstance, sensor: str, run_keys: Sequence[str]) -> set[str]:
+    """Say for which run keys a sensor has asked for runs."""
+    found = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: list(run_keys)}))
+    return {run.tags[RUN_KEY_TAG] for run in found if run.tags.get(SENSOR_NAME_TAG) == sensor}
 
 
 def reconcile_sensor(feed: Feed) -> dg.SensorDefinition:

@@ -74,17 +74,17 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _HEAD = "id,customer,placed,amount,note\n"
 
 
-def open_shop(folder: Path, *, settle_seconds: float = 0) -> None:
+def open_shop(folder: Path, *, marker: str | None = None) -> None:
     """Write the shop's feed folder.
 
     Args:
         folder: Where `feeds/` is made; landing is beside it.
-        settle_seconds: How long the landing sensor waits for a delivery to settle.
+        marker: The file that makes a delivery complete; None means that each is at once.
     """
     feeds = folder / "feeds"
     feeds.mkdir(parents=True)
-    text = _YAML.replace("settle_seconds: 0", f"settle_seconds: {settle_seconds}")
-    (feeds / "orders.yaml").write_text(text)
+    complete = "settle_seconds: 0" if marker is None else f"complete: {{marker: {marker}}}"
+    (feeds / "orders.yaml").write_text(_YAML.replace("settle_seconds: 0", complete))
     (feeds / "orders.sql").write_text(_SQL)
 
 

@@ -6,6 +6,7 @@ manifest) is kept for `checksum` to compare. Not here: reading what the files me
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -79,15 +80,15 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
         )  # fmt: skip
     clear_staging(connection, work)
     with recorded(connection, work, batch.batch_id, "ingest"), _cleared(work, batch.batch_id):
-        taken = take_in(work, batch.batch_id)
+        # First of all: a delivery that fails here has been tried, too.
+        seen = functools.partial(batches.record_fingerprint, connection, batch.batch_id)
+        taken = take_in(work, batch.batch_id, seen)
         identity = _identity(work, taken.files)
         earlier = None if force else batches.same_content(connection, work.feed.feed, identity)
         with connection.transaction():
             files.replace(connection, batch.batch_id, taken.files)
             files.audit(connection, batch.batch_id, taken.checksums)
-            batches.record_identity(
-                connection, batch.batch_id, identity=identity, fingerprint=taken.fingerprint
-            )
+            batches.record_identity(connection, batch.batch_id, identity)
             if earlier is not None:
                 batches.mark_duplicate(connection, batch.batch_id, earlier.batch_id)
         if earlier is not None:

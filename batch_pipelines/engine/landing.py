@@ -1,7 +1,11 @@
-"""What lies in landing: the files of deliveries, and which of them are new. Nothing is copied here."""
+"""What lies in landing: the files of deliveries. Nothing is copied here.
+
+Not here: whether a delivery is complete (`completeness`), and which ones want a run (`arrivals`).
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 from collections import defaultdict
@@ -9,11 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.feed_parts.source import PLACEHOLDER
-from batch_pipelines.engine.feeds import check_key
+from batch_pipelines.engine.feeds import check_key, is_key
 from batch_pipelines.engine.places.choosing import place_of
+from batch_pipelines.engine.places.place import anything, nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from batch_pipelines.engine.feeds import Feed
@@ -24,9 +29,8 @@ JSON_MANIFEST = "manifest.json"
 MANIFESTS = (MANIFEST, JSON_MANIFEST)
 SIDECAR_SUFFIXES = (".crc32c", ".sha256")
 # A bag's payload stands in its folder `data`, its tag files beside that.
-# In a sensor's cursor, beside partition keys: it cannot be one of them.
-_PAUSES = "*"
 _PAYLOAD, _TAGS = "data", ("bagit.txt", "*manifest-*.txt", "bag-info.txt", "fetch.txt")
+_DRAFTS = (".", "_")
 
 
 @dataclass(frozen=True)
@@ -37,17 +41,35 @@ class Delivery:
         data: Files to load, by name.
         control: The sender's manifests and sidecars.
         fingerprint: SHA-256 over names, sizes and states (time or ETag) of all of them.
-        newest_mtime: Latest change of any of them, seconds since 1970.
+        newest_change: Latest change of any of them, seconds since 1970.
         tags: Tag files of the bag that it was delivered as; none where it is no bag.
         payload: Paths of all files of that bag's payload, from its folder.
+        marker: The newest file by which the sender says that it is complete; the fingerprint does not
+            tell of it.
     """
 
     data: tuple[LandedFile, ...]
     control: tuple[LandedFile, ...]
     fingerprint: str
-    newest_mtime: float
+    newest_change: float
     tags: tuple[LandedFile, ...] = ()
     payload: tuple[str, ...] = ()
+    marker: LandedFile | None = None
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What was found in landing.
+
+    Attributes:
+        deliveries: The deliveries by partition key, sorted.
+        no_keys: Names in the place of a partition key that cannot be one, sorted.
+        problems: Sentences about what could not be looked into.
+    """
+
+    deliveries: Mapping[str, Delivery]
+    no_keys: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def find_delivery(feed: Feed, key: str, root: Path) -> Delivery | None:
@@ -96,93 +118,88 @@ def scan(feed: Feed, root: Path) -> dict[str, Delivery]:
     Raises:
         DeliveryError: Landing cannot be reached.
     """
-    landed = _landed(feed, "*", root)
-    return {key: landed[key] for key in sorted(landed)}
+    return dict(look(feed, root).deliveries)
 
 
-def asked_since(cursor: Mapping[str, str], pauses: int) -> dict[str, str]:
-    """Say what was asked for since the feed was paused last.
-
-    Runs that were queued when it was paused have been refused; they are asked for again.
+def look(feed: Feed, root: Path, wanted: Callable[[str], bool] = anything) -> Landed:
+    """Look into landing, and say what was passed over.
 
     Args:
-        cursor: The sensor's cursor, as `cursor_of` made it.
-        pauses: How often the feed was paused.
+        feed: The feed.
+        root: Folder where relative paths start.
+        wanted: Which partition keys to look at.
 
     Returns:
-        Fingerprint for which a run was asked last, by partition key.
+        The deliveries; of those that are not wanted hardly anything has been read.
+
+    Raises:
+        DeliveryError: Landing cannot be reached.
     """
-    if cursor.get(_PAUSES, "0") != str(pauses):
-        return {}
-    return {key: fingerprint for key, fingerprint in cursor.items() if key != _PAUSES}
+    no_keys: set[str] = set()
+    problems: dict[str, None] = {}
+
+    def chosen(text: str) -> bool:
+        if is_key(text):
+            return wanted(text)
+        # What begins so is a sender's draft, or hidden.
+        if text and not text.startswith(_DRAFTS):
+            no_keys.add(text)
+        return False
+
+    found = _landed(feed, "*", root, chosen, problems.setdefault)
+    return Landed(
+        {key: found[key] for key in sorted(found)}, tuple(sorted(no_keys)), tuple(problems)
+    )
 
 
-def cursor_of(asked: Mapping[str, str], pauses: int) -> dict[str, str]:
-    """Make the cursor that `asked_since` reads.
-
-    Args:
-        asked: Fingerprint for which a run was asked last, by partition key.
-        pauses: How often the feed was paused.
-
-    Returns:
-        The cursor; of a feed that never was, `asked` alone.
-    """
-    return {**asked, **({_PAUSES: str(pauses)} if pauses else {})}
-
-
-def new_deliveries(
-    landed: Mapping[str, Delivery],
-    tried: Mapping[str, str | None],
-    asked: Mapping[str, str],
-    *,
-    now: float,
-    settle_seconds: float,
-) -> dict[str, str]:
-    """Say which deliveries want a run.
-
-    Args:
-        landed: What lies in landing, by partition key.
-        tried: Fingerprint of each partition's newest batch, from the ledger.
-        asked: Fingerprint for which a run was asked last, from the sensor's cursor.
-        now: Seconds since 1970.
-        settle_seconds: How long a delivery must be unchanged to count as complete.
-
-    Returns:
-        The fingerprint of each complete delivery that was neither tried nor asked for.
-    """
-    return {
-        key: delivery.fingerprint
-        for key, delivery in landed.items()
-        if delivery.fingerprint not in {tried.get(key), asked.get(key)}
-        and now - delivery.newest_mtime >= settle_seconds
-    }
-
-
-def _landed(feed: Feed, wanted: str, root: Path) -> dict[str, Delivery]:
-    """List the deliveries of a partition, or of all where `*` is wanted, in one look at the place."""
-    *folders, name = (part.replace(PLACEHOLDER, wanted) for part in feed.source.parts)
+def _landed(
+    feed: Feed,
+    key: str,
+    root: Path,
+    wanted: Callable[[str], bool] = anything,
+    problem: Callable[[str], object] = nobody,
+) -> dict[str, Delivery]:
+    """List the deliveries of a partition, or of those wanted where its key is `*`."""
+    *folders, name = (part.replace(PLACEHOLDER, key) for part in feed.source.parts)
+    marker = None if feed.source.marker is None else feed.source.marker.replace(PLACEHOLDER, key)
     place = place_of(feed.source, root)
     bags: dict[str, list[LandedFile]] = defaultdict(list)
     if folders[-1:] == [_PAYLOAD]:
-        for tag in place.files("/".join(folders[:-1]), _TAGS):
+        for tag in place.files("/".join(folders[:-1]), _TAGS, wanted=wanted):
             bags[f"{_folder_of(tag)}{_PAYLOAD}/"].append(tag)
-    names = (name, *(name + suffix for suffix in SIDECAR_SUFFIXES), *MANIFESTS)
+    names = [name, *(name + suffix for suffix in SIDECAR_SUFFIXES), *MANIFESTS]
+    names += [] if marker is None else [marker]
     by_folder: dict[str, dict[str, LandedFile]] = defaultdict(dict)
-    for file in place.files("/".join(folders), ("*",) if bags else names):
+    listed = ("*",) if bags else names
+    for file in place.files("/".join(folders), listed, wanted=wanted, problem=problem):
         by_folder[_folder_of(file)][file.name] = file
     landed: dict[str, Delivery] = {}
     for folder, files in by_folder.items():
         data: dict[str, list[LandedFile]] = defaultdict(list)
+        markers = {}
         for file in files.values():
-            key = None if _is_control(file.name) else feed.key_of(file.path)
-            if key is not None:
-                data[key].append(file)
-        landed |= {key: _delivery(own, files, bags[folder]) for key, own in data.items()}
+            if marker is not None and fnmatch.fnmatchcase(file.name, marker):
+                markers[file.name] = file
+            elif not _is_control(file.name) and (own_key := feed.key_of(file.path)) is not None:
+                data[own_key].append(file)
+        for own_key, own in data.items():
+            of_key = _marker(feed, own_key, markers)
+            landed[own_key] = _delivery(own, files, bags[folder], of_key)
     return landed
 
 
+def _marker(feed: Feed, key: str, markers: Mapping[str, LandedFile]) -> LandedFile | None:
+    name = feed.source.marker or ""
+    if PLACEHOLDER in name:
+        return markers.get(name.replace(PLACEHOLDER, key))
+    return max(markers.values(), key=lambda file: file.changed, default=None)
+
+
 def _delivery(
-    own: Iterable[LandedFile], beside: Mapping[str, LandedFile], tags: Iterable[LandedFile]
+    own: Iterable[LandedFile],
+    beside: Mapping[str, LandedFile],
+    tags: Iterable[LandedFile],
+    marker: LandedFile | None,
 ) -> Delivery:
     data = sorted(own, key=lambda file: file.name)
     sidecars = (file.name + suffix for file in data for suffix in SIDECAR_SUFFIXES)
@@ -195,7 +212,13 @@ def _delivery(
     newest = max(file.changed for file in files)
     fingerprint = hashlib.sha256(seen.encode()).hexdigest()
     return Delivery(
-        tuple(data), tuple(control), fingerprint, newest, tuple(tags) if is_bag else (), payload
+        tuple(data),
+        tuple(control),
+        fingerprint,
+        newest,
+        tuple(tags) if is_bag else (),
+        payload,
+        marker,
     )
 
 

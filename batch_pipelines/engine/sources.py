@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from batch_pipelines.engine import intake, landing
 from batch_pipelines.engine.catalog import match_columns
 from batch_pipelines.engine.errors import DeliveryError, FeedError
-from batch_pipelines.engine.feeds import check_key
-from batch_pipelines.engine.landing import Delivery
+from batch_pipelines.engine.feeds import check_key, is_key
+from batch_pipelines.engine.landing import Delivery, Landed
+from batch_pipelines.engine.places.place import anything, nobody
 from batch_pipelines.engine.promises import read_promises
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from batch_pipelines.engine.catalog import TableInfo
@@ -72,30 +73,34 @@ def find_keys(feed: Feed, root: Path) -> list[str]:
         DeliveryError: The database of a query cannot be asked.
         SettingsError: Its URL is not set, or cannot be used.
     """
-    return landing.find_keys(feed, root) if feed.source.query is None else [*scan(feed, root)]
+    return [*look(feed, root, anything).deliveries]
 
 
-def scan(feed: Feed, root: Path) -> dict[str, Delivery]:
-    """List the deliveries that are waiting.
+def look(feed: Feed, root: Path, wanted: Callable[[str], bool]) -> Landed:
+    """Look at the deliveries that are waiting.
 
     Args:
         feed: The feed.
         root: Folder where relative paths start.
+        wanted: Which partition keys to look at.
 
     Returns:
-        The deliveries by partition key; those of a query have no files yet.
+        The deliveries; those of a query have no files yet.
 
     Raises:
-        DeliveryError: The database of a query cannot be asked.
+        DeliveryError: Landing cannot be reached, or the database of a query refuses it.
         SettingsError: Its URL is not set, or cannot be used.
     """
     if feed.source.query is None:
-        return landing.scan(feed, root)
+        return landing.look(feed, root, wanted)
     from batch_pipelines.engine.querying.waiting import waiting  # noqa: PLC0415
 
     found = waiting(feed.source.query)
     # One snapshot of a database is whole: there is nothing to wait for.
-    return {key: Delivery((), (), mark, 0) for key, mark in found.items()}
+    return Landed(
+        {key: Delivery((), (), mark, 0) for key, mark in sorted(found.items()) if is_key(key)},
+        tuple(sorted(key for key in found if not is_key(key))),
+    )
 
 
 def keys_to_import(feed: Feed, key: str | None, root: Path) -> list[str]:
@@ -139,12 +144,13 @@ def keys_to_import(feed: Feed, key: str | None, root: Path) -> list[str]:
     return [check_key(key)]
 
 
-def take_in(work: Work, batch_id: str) -> Taken:
+def take_in(work: Work, batch_id: str, seen: Callable[[str], object] = nobody) -> Taken:
     """Take a partition's delivery into staging, immutable.
 
     Args:
         work: The run's work.
         batch_id: The batch whose staging it goes to.
+        seen: Is told the fingerprint of the delivery before anything of it is read.
 
     Returns:
         What was taken.
@@ -158,12 +164,13 @@ def take_in(work: Work, batch_id: str) -> Taken:
     if work.feed.source.query is not None:
         from batch_pipelines.engine.querying.taking import take_query  # noqa: PLC0415
 
-        return Taken(*take_query(work, batch_id, work.feed.source.query))
+        return Taken(*take_query(work, batch_id, work.feed.source.query, seen))
     delivery = landing.find_delivery(work.feed, work.key, work.settings.root)
     if delivery is None:
         pattern = work.feed.pattern(work.key, work.settings.root)
         message = f"{work.name}: there is no file {pattern}. Deliver it and run again."
         raise DeliveryError(message)
+    seen(delivery.fingerprint)
     files, checksums = intake.take_in(work, batch_id, delivery, read_promises(delivery))
     return Taken(files, checksums, delivery.fingerprint)
 

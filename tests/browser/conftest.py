@@ -107,8 +107,8 @@ def chromium() -> str:
 @pytest.fixture
 def dev(chromium: str, tmp_path: Path) -> Iterator[Dev]:
     """The UI of the shop, where one partition has been imported from the command line."""
-    # So long that the landing sensor takes nothing by itself; what it shall take is made older.
-    open_shop(tmp_path, settle_seconds=3600)
+    # The landing sensor takes nothing by itself, but what has its marker.
+    open_shop(tmp_path, marker="_SUCCESS")
     surroundings = environment(tmp_path, tmp_path / "home")
     server = EmbeddedServer(home=tmp_path / "home")
     deliver(tmp_path, EARLIER, orders(5))

@@ -1,65 +1,21 @@
-"""The landing sensor: the pure decision, and the sensor around it on a real instance."""
+"""The landing sensor on a real instance, with real run records."""
 
 from __future__ import annotations
 
-import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
-import dagster as dg
-
-from batch_pipelines.engine.landing import Delivery, new_deliveries
-from tests.support_sensors import launched, requested, tick
+from batch_pipelines import sensors
+from tests.support_sensors import begun, cancelled, launched, requested, skipped
 from tests.support_shop import DAY, FEED, orders
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.support_shop import Shop
 
-NOW = 1_000_000.0
-
-
-def delivery(fingerprint: str, *, age: float = 100) -> Delivery:
-    return Delivery((), (), fingerprint, NOW - age)
-
-
-def chosen(
-    landed: dict[str, Delivery],
-    tried: dict[str, str | None] | None = None,
-    asked: dict[str, str] | None = None,
-) -> dict[str, str]:
-    return new_deliveries(landed, tried or {}, asked or {}, now=NOW, settle_seconds=10)
-
-
-def test_a_delivery_that_nobody_knows_is_new() -> None:
-    assert chosen({"a": delivery("1")}) == {"a": "1"}
-    assert chosen({}) == {}
-
-
-def test_a_delivery_that_a_batch_has_tried_is_not_new() -> None:
-    assert chosen({"a": delivery("1")}, tried={"a": "1"}) == {}
-
-
-def test_a_delivery_for_which_a_run_was_asked_is_not_new() -> None:
-    # Its run may wait in the queue, or have failed before it knew what was delivered.
-    assert chosen({"a": delivery("1")}, asked={"a": "1"}) == {}
-    assert chosen({"a": delivery("1")}, tried={"a": None}, asked={"a": "1"}) == {}
-
-
-def test_a_corrected_delivery_is_new() -> None:
-    assert chosen({"a": delivery("2")}, tried={"a": "1"}, asked={"a": "1"}) == {"a": "2"}
-
-
-def test_what_another_partition_has_loaded_is_new_here() -> None:
-    assert chosen({"a": delivery("1")}, tried={"b": "1"}, asked={"c": "1"}) == {"a": "1"}
-
-
-def test_a_delivery_counts_as_complete_once_it_has_not_changed_for_a_while() -> None:
-    assert chosen({"a": delivery("1", age=9.9), "b": delivery("2", age=10)}) == {"b": "2"}
-
-
-def test_a_delivery_from_the_future_waits() -> None:
-    # A sender's clock may go fast; its file is then younger than now.
-    assert chosen({"a": delivery("1", age=-3600)}) == {}
+NOTHING = "Nothing new in landing/orders/{batch}/*.csv."
 
 
 def test_new_folders_become_partitions_and_are_launched_once(shop: Shop) -> None:
@@ -73,17 +29,36 @@ def test_new_folders_become_partitions_and_are_launched_once(shop: Shop) -> None
         assert run.tags["batch-pipelines/requested_by"] == "sensor landing_orders"
         assert str(run.run_key).startswith(f"{run.partition_key}:")
 
-    second = tick(shop, first.cursor)
-    assert isinstance(second, dg.SkipReason)
-    assert second.skip_message == "Nothing new in landing/orders/{batch}/*.csv."
+    begun(shop, first)
+    assert skipped(shop) == (
+        f"{NOTHING} 2 are to be looked at when the runs of their partitions have ended (a: a run of its "
+        "partition has not ended; b: a run of its partition has not ended)."
+    )
+
+
+def test_a_run_that_was_cancelled_is_not_asked_for_again(shop: Shop) -> None:
+    """Given a run that has not reached the ledger, the sensor says so; a correction is launched."""
+    shop.deliver("a", orders(1))
+    cancelled(shop, begun(shop, launched(shop)))
+    shop.deliver("b", orders(1, first=2))
+    assert requested(launched(shop)) == ["b"]
+    shutil.rmtree(shop.folder / "landing" / FEED / "b")
+    assert skipped(shop) == (
+        f"{NOTHING} 1 were asked for, but their runs ended before they reached the ledger. See why "
+        "among the runs of orders, then: batch-pipelines import orders"
+    )
+    shop.deliver("a", orders(2))
+    assert requested(launched(shop)) == ["a"]
 
 
 def test_a_corrected_delivery_is_launched_again_under_another_run_key(shop: Shop) -> None:
     shop.deliver(DAY, orders(2))
     first = launched(shop)
-    shop.instance.add_dynamic_partitions(FEED, [DAY])
+    runs = begun(shop, first)
     shop.deliver(DAY, orders(3))
-    second = launched(shop, first.cursor)
+    assert "1 are to be looked at when" in skipped(shop)
+    cancelled(shop, runs)
+    second = launched(shop)
     assert requested(first) == requested(second) == [DAY]
     keys = {run.run_key for found in (first, second) for run in found.run_requests or ()}
     assert len(keys) == 2
@@ -94,33 +69,81 @@ def test_a_corrected_delivery_is_launched_again_under_another_run_key(shop: Shop
 def test_what_the_command_line_has_loaded_is_not_launched(shop: Shop) -> None:
     shop.deliver(DAY, orders(2))
     assert shop.run(DAY).success
-    assert isinstance(tick(shop), dg.SkipReason)
+    assert skipped(shop) == NOTHING
     # Nor after a load that was refused: the file is the same.
     shop.deliver(DAY, "id,customer,placed,amount\n1,1,2024-05-01,nothing\n")
     assert not shop.run(DAY).success
-    assert isinstance(tick(shop), dg.SkipReason)
+    assert skipped(shop) == NOTHING
 
 
-def test_a_delivery_still_being_written_waits(shop: Shop) -> None:
+def test_what_was_rolled_back_or_loaded_less_of_is_not_launched(shop: Shop) -> None:
+    """Given landing that is cleared file by file, no table loses rows by it."""
+    path = shop.deliver(DAY, orders(2))
+    more = path.with_name("more.csv")
+    more.write_text(orders(2, first=3))
+    assert shop.run(DAY).success
+    more.unlink()
+    assert skipped(shop) == (
+        f"{NOTHING} 1 are less than was loaded. To load them so: batch-pipelines import orders --batch "
+        f"KEY ({DAY}: more.csv has left landing)."
+    )
+    path.write_text(orders(1))
+    assert requested(launched(shop)) == [DAY]
+    shutil.rmtree(path.parent)
+    assert skipped(shop) == NOTHING
+
+
+def test_a_delivery_still_being_written_waits(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     feed = shop.settings.feeds / "orders.yaml"
     feed.write_text(feed.read_text().replace("settle_seconds: 0", "settle_seconds: 60"))
-    path = shop.deliver(DAY, orders(2))
-    assert isinstance(tick(shop), dg.SkipReason)
-    os.utime(path, (time.time() - 61,) * 2)
+    shop.deliver(DAY, orders(2))
+    assert "1 are not complete (2024-05-01: it has not been unchanged for 60 seconds)" in skipped(
+        shop
+    )
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 61)
     assert requested(launched(shop)) == [DAY]
 
 
-def test_what_has_left_landing_is_forgotten(shop: Shop) -> None:
-    path = shop.deliver("a", orders(1))
-    first = launched(shop)
-    path.unlink()
-    shop.deliver("b", orders(1, first=2))
-    second = launched(shop, first.cursor)
-    assert requested(second) == ["b"]
-    assert '"a"' not in str(second.cursor)
+def test_a_delivery_without_its_marker_waits(shop: Shop) -> None:
+    feed = shop.settings.feeds / "orders.yaml"
+    feed.write_text(feed.read_text().replace("settle_seconds: 0", "complete: {marker: _SUCCESS}"))
+    path = shop.deliver(DAY, orders(2))
+    assert "2024-05-01: its marker _SUCCESS is not there" in skipped(shop)
+    path.with_name("_SUCCESS").touch()
+    assert requested(launched(shop)) == [DAY]
 
 
-def test_a_folder_whose_name_is_no_partition_key_is_passed_over(shop: Shop) -> None:
-    for key in ("_draft", ".tmp", "a b", "ü", "x" * 101, "a,b", "a..b", "good"):
+def test_no_more_runs_than_so_many_are_in_the_queue(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given more deliveries than that, each is launched once, the oldest first, as the others end."""
+    monkeypatch.setattr(sensors, "_MOST_RUNS", 2)
+    for number in range(5):
+        shop.deliver(f"k{4 - number}", orders(1, first=number + 1))
+        time.sleep(0.01)
+    seen: list[str] = []
+    for _ in range(3):
+        found = launched(shop)
+        assert len(str(found.cursor)) < 100
+        seen += requested(found)
+        runs = begun(shop, found)
+        assert "are complete" not in skipped(shop) or len(runs) == 2
+        cancelled(shop, runs)
+    assert seen == ["k3", "k4", "k1", "k2", "k0"]
+
+
+def test_a_folder_whose_name_is_no_partition_key_is_told(shop: Shop) -> None:
+    for key in ("_draft", ".tmp", "a b", "ü", "x" * 101, "a,b", "a..b"):
         shop.deliver(key, orders(1))
+    why = skipped(shop)
+    assert f"5 cannot be partition keys ('a b', 'a,b', 'a..b', '{'x' * 101}', '\\xfc')" in why
+    assert "Rename them." in why
+    shop.deliver("good", orders(1))
     assert requested(launched(shop)) == ["good"]
+
+
+def test_landing_that_is_not_there_is_told_and_looked_for_again(shop: Shop) -> None:
+    assert "/landing/orders'. Make it, or correct `source.path`." in skipped(shop)
+    shop.deliver(DAY, orders(1))
+    assert requested(launched(shop)) == [DAY]

@@ -235,6 +235,32 @@ def changed(old: str, new: str) -> str:
             ["4: `source.settle_seconds`: Input should be greater than or equal to 0."],
             id="a negative time",
         ),
+        pytest.param(
+            changed("*.csv", "*.csv\n  complete: _SUCCESS"),
+            [
+                "4: `source.complete`: must be settled, manifest, or {marker: NAME}, the name of a file"
+            ],
+            id="a marker without saying so",
+        ),
+        pytest.param(
+            changed("*.csv", "*.csv\n  complete: {marker: '{batch}.done'}"),
+            [
+                "2: `source`: `complete.marker` stands in the folder of one delivery: leave out {batch}"
+            ],
+            id="a marker with a key in a folder with a key",
+        ),
+        pytest.param(
+            changed("{batch}/*.csv", "{batch}.csv\n  complete: {marker: _SUCCESS}"),
+            [
+                "2: `source`: `complete.marker` must name the partition once by {batch}, without wild"
+            ],
+            id="a marker of all deliveries",
+        ),
+        pytest.param(
+            changed("{batch}/*.csv", "{batch}.csv\n  complete: manifest"),
+            ["2: `source`: `complete: manifest` takes a folder for each delivery, with {batch} in"],
+            id="a manifest of all deliveries",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_file_line_and_remedy(

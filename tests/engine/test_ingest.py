@@ -16,6 +16,7 @@ from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ingest import IngestResult, ingest
 from batch_pipelines.engine.landing import find_delivery
 from batch_pipelines.engine.ledger import batches, files
+from batch_pipelines.engine.ledger.arrivals import Tried, tried
 from batch_pipelines.engine.ledger.batches import STAGES
 from tests.support_engine import KEY, Site, new_id
 
@@ -89,7 +90,8 @@ def test_the_batch_is_known_by_what_landed(site18: MakeSite) -> None:
     landed = find_delivery(orders.feed, KEY, orders.settings.root)
     assert landed is not None
     assert run_ingest(orders).batch.fingerprint == landed.fingerprint
-    assert batches.fingerprints(orders.connection, "orders") == {KEY: landed.fingerprint}
+    known = tried(orders.connection, "orders", [KEY])
+    assert known == {KEY: Tried(KEY, landed.fingerprint, 1, "IN_PROGRESS")}
 
 
 def test_what_happens_in_landing_afterwards_does_not_matter(site18: MakeSite) -> None:
@@ -202,6 +204,8 @@ def test_a_delivery_that_does_not_fit_is_refused_and_leaves_nothing_in_staging(
         run_ingest(orders)
     (batch,) = orders.history()
     assert batch.status == "FAILED"
+    # It has been tried: the landing sensor leaves it alone until it is another.
+    assert batch.fingerprint is not None
     assert not (orders.settings.staging / batch.batch_id).exists()
     assert files.of_batch(orders.connection, batch.batch_id) == []
 

@@ -1,18 +1,20 @@
-"""What lies in landing is found by its feed's path, and told apart from what has been tried."""
+"""What lies in landing is found by its feed's path."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
 
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.landing import find_delivery, find_keys, new_deliveries, scan
+from batch_pipelines.engine.landing import find_delivery, find_keys, look, scan
 from tests.support_engine import feed_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from batch_pipelines.engine.feeds import Feed
 
 FEED = feed_of({"public.t": "*"}, source={"path": "landing/{batch}/*.csv"})
 SINGLE = feed_of({"public.t": "*"}, source={"path": "landing/t_{batch}.csv"})
@@ -91,21 +93,71 @@ def test_the_fingerprint_changes_with_any_file(tmp_path: Path, change: str) -> N
     assert scan(FEED, tmp_path)["k"].fingerprint != before
 
 
-def test_a_delivery_is_new_until_it_was_tried_or_asked_for(tmp_path: Path) -> None:
-    put(tmp_path, "a/a.csv", "b/a.csv", "c/a.csv", "d/a.csv")
-    landed = scan(FEED, tmp_path)
-    now = max(delivery.newest_mtime for delivery in landed.values()) + 100
-    prints = {key: delivery.fingerprint for key, delivery in landed.items()}
-    tried = {"a": prints["a"], "b": "of an earlier delivery", "d": None}
-    asked = {"c": prints["c"]}
-    found = new_deliveries(landed, tried, asked, now=now, settle_seconds=10)
-    assert found == {"b": prints["b"], "d": prints["d"]}
+def test_names_that_cannot_be_keys_are_told_and_drafts_are_not(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "good/a.csv",
+        "a b/a.csv",
+        "ü/a.csv",
+        "_draft/a.csv",
+        ".hidden/a.csv",
+        "a note.txt",
+    )
+    (tmp_path / "landing" / os.fsdecode(b"\xff\n")).mkdir()
+    landed = look(FEED, tmp_path)
+    assert list(landed.deliveries) == ["good"]
+    assert landed.no_keys == ("a b", "ü", "\udcff\n")
+    put(tmp_path, "t_k.csv", "t_no key.csv", "t_no key.csv.crc32c", "t_.csv")
+    assert look(SINGLE, tmp_path).no_keys == ("no key",)
 
 
-def test_a_delivery_is_left_to_its_sender_until_it_has_settled(tmp_path: Path) -> None:
-    put(tmp_path, "k/a.csv", "k/b.csv")
-    os.utime(tmp_path / "landing/k/a.csv", (1000, 1000))
-    os.utime(tmp_path / "landing/k/b.csv", (1050, 1050))
-    landed = scan(FEED, tmp_path)
-    assert new_deliveries(landed, {}, {}, now=1059, settle_seconds=10) == {}
-    assert list(new_deliveries(landed, {}, {}, now=1060, settle_seconds=10)) == ["k"]
+def test_only_what_is_wanted_is_looked_at(tmp_path: Path) -> None:
+    put(tmp_path, "a/a.csv", "b/a.csv", "t_a.csv", "t_b.csv", "t_b.csv.crc32c")
+    for feed in (FEED, SINGLE):
+        assert list(look(feed, tmp_path, lambda key: key == "b").deliveries) == ["b"]
+
+
+def test_landing_that_is_not_there_is_told(tmp_path: Path) -> None:
+    landed = look(FEED, tmp_path)
+    assert landed.deliveries == {}
+    (problem,) = landed.problems
+    assert "landing'. Make it, or correct `source.path`." in problem
+    put(tmp_path, "k/a.csv")
+    assert look(FEED, tmp_path).problems == ()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_folder_that_may_not_be_read_is_told_and_the_others_are_read() -> None:
+    with TemporaryDirectory() as name:
+        root = Path(name)
+        put(root, "good/a.csv", "shut/a.csv", "listed/a.csv")
+        root.chmod(0o755)
+        (root / "landing/shut").chmod(0o700)
+        (root / "landing/listed").chmod(0o744)
+        os.seteuid(65534)
+        try:
+            landed = look(FEED, root)
+        finally:
+            os.seteuid(0)
+    assert list(landed.deliveries) == ["good"]
+    listed, shut = sorted(landed.problems)
+    assert "listed/a.csv' may not be looked at. Correct the permissions" in listed
+    assert "shut' may not be looked into. Correct its permissions." in shut
+
+
+def test_a_marker_is_no_data_and_not_in_the_fingerprint(tmp_path: Path) -> None:
+    put(tmp_path, "k/a.csv", "t_k.csv", "t_l.csv")
+    before = scan(FEED, tmp_path)["k"]
+    in_folder = marked("landing/{batch}/*.csv", "done*.csv")
+    assert scan(in_folder, tmp_path)["k"].marker is None
+    put(tmp_path, "k/done-1.csv", "t_k.done")
+    delivery = scan(in_folder, tmp_path)["k"]
+    assert delivery.marker is not None
+    assert delivery.marker.name == "done-1.csv"
+    assert (delivery.data, delivery.fingerprint) == (before.data, before.fingerprint)
+    beside = scan(marked("landing/t_{batch}.csv", "t_{batch}.done"), tmp_path)
+    assert [key for key, one in beside.items() if one.marker is not None] == ["k"]
+
+
+def marked(path: str, marker: str) -> Feed:
+    return feed_of({"public.t": "*"}, source={"path": path, "complete": {"marker": marker}})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Self
+from typing import Literal, Self
 
 import pydantic
 
@@ -19,6 +19,16 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/")
 
 
+class Marker(Part):
+    """A file of the sender's that says that a delivery is complete.
+
+    Attributes:
+        marker: Pattern of its name. It stands beside the data, and is none itself.
+    """
+
+    marker: str = pydantic.Field(description="name of the file, as _SUCCESS or {batch}.done")
+
+
 class Source(Part):
     """Where deliveries appear: files of a path, or what a query brings.
 
@@ -28,6 +38,8 @@ class Source(Part):
             `s3://BUCKET/` is the keys of objects.
         settle_seconds: How long, in seconds, the files of a delivery must be unchanged before the
             sensor takes it for complete.
+        complete: What makes a delivery complete: that its files have `settled`, a `manifest` of which
+            every file is there, or a marker file.
         query: What to read of another database, in place of files.
         batches: A table of the system that loads, in which it says which files a batch is from.
     """
@@ -39,12 +51,51 @@ class Source(Part):
     settle_seconds: float = pydantic.Field(
         default=10.0, ge=0, description="seconds a delivery must be unchanged to count as complete"
     )
+    complete: Literal["settled", "manifest"] | Marker = pydantic.Field(
+        default="settled",
+        description="what makes a delivery complete: settled, manifest, or {marker: NAME}",
+    )
     query: Query | None = pydantic.Field(
         default=None, description="what to read of another database, in place of files"
     )
     batches: Batches | None = pydantic.Field(
         default=None, description="table of another loader that maps its batches to their files"
     )
+
+    @pydantic.field_validator("complete", mode="before")
+    @classmethod
+    def _one_of_three(cls, value: object) -> object:
+        if isinstance(value, Marker) or value in ("settled", "manifest"):
+            return value
+        name = value.get("marker") if isinstance(value, dict) and len(value) == 1 else None
+        if not isinstance(name, str) or not name or "/" in name:
+            message = (
+                "must be settled, manifest, or {marker: NAME}, the name of a file beside the data, as "
+                "in {marker: _SUCCESS}"
+            )
+            raise ValueError(message)
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _sign_is_of_one_delivery(self) -> Self:
+        own = bool(self.path) and PLACEHOLDER in self.parts[-1]
+        if own and self.complete == "manifest":
+            message = (
+                f"`complete: manifest` takes a folder for each delivery, with {PLACEHOLDER} in its "
+                "name: a manifest lists the files of one"
+            )
+            raise ValueError(message)
+        if self.marker is None or not self.path:
+            return self
+        if own != (self.marker.count(PLACEHOLDER) == 1) or (own and _WILD & set(self.marker)):
+            message = (
+                f"`complete.marker` must name the partition once by {PLACEHOLDER}, without wildcards, "
+                "as the names of the files do: else it would be a marker of all deliveries"
+                if own
+                else f"`complete.marker` stands in the folder of one delivery: leave out {PLACEHOLDER}"
+            )
+            raise ValueError(message)
+        return self
 
     @pydantic.model_validator(mode="after")
     def _path_or_query(self) -> Self:
@@ -53,6 +104,9 @@ class Source(Part):
             raise ValueError(message)
         if self.query is not None and "settle_seconds" in self.model_fields_set:
             message = "`settle_seconds` is for files; a query is read in one snapshot"
+            raise ValueError(message)
+        if not self.path and "complete" in self.model_fields_set:
+            message = "`complete` is for files of a `path`"
             raise ValueError(message)
         return self
 
@@ -96,6 +150,11 @@ class Source(Part):
                 )
                 raise ValueError(message)
         return value
+
+    @property
+    def marker(self) -> str | None:
+        """Pattern of the name of the marker that makes a delivery complete, if one does."""
+        return self.complete.marker if isinstance(self.complete, Marker) else None
 
     @property
     def bucket(self) -> str | None:

@@ -100,13 +100,6 @@ _LIST = _BATCH + (
     " AND (%(status)s::text IS NULL OR status = %(status)s)"
     " ORDER BY started_at DESC, attempt DESC LIMIT %(limit)s"
 )
-_FINGERPRINTS = """
-SELECT DISTINCT ON (partition_key) partition_key, fingerprint
-FROM batch_audit.import_history WHERE feed = %s ORDER BY partition_key, attempt DESC
-"""
-_ATTEMPTS = """
-SELECT partition_key, max(attempt) FROM batch_audit.import_history WHERE feed = %s GROUP BY 1
-"""
 _IN_PROGRESS = _BATCH + (
     "WHERE feed = %s AND partition_key = %s AND status = 'IN_PROGRESS' ORDER BY attempt"
 )
@@ -137,9 +130,8 @@ INSERT INTO batch_audit.batch_run (run_id, batch_id) VALUES (%s, %s)
 ON CONFLICT (run_id) DO UPDATE SET batch_id = excluded.batch_id
 """
 _RUNS = "SELECT run_id::text FROM batch_audit.batch_run WHERE batch_id = %s ORDER BY attached_at"
-_INGESTED = """
-UPDATE batch_audit.import_history SET identity = %s, fingerprint = %s WHERE batch_id = %s
-"""
+_SEEN = "UPDATE batch_audit.import_history SET fingerprint = %s WHERE batch_id = %s"
+_INGESTED = "UPDATE batch_audit.import_history SET identity = %s WHERE batch_id = %s"
 _DUPLICATE = """
 UPDATE batch_audit.import_history
 SET status = 'DUPLICATE', duplicate_of = %s, written_records = 0, completed_at = clock_timestamp()
@@ -372,17 +364,6 @@ def history(
         return cursor.execute(_LIST, wanted).fetchall()
 
 
-def fingerprints(connection: Connection, feed: str) -> dict[str, str | None]:
-    """Map each partition key of a feed to the fingerprint of its newest delivery."""
-    rows = connection.execute(_FINGERPRINTS, (feed,)).fetchall()
-    return {str(key): str(print_) if print_ else None for key, print_ in rows}
-
-
-def attempts(connection: Connection, feed: str) -> dict[str, int]:
-    """Map each partition key of a feed to the number of batches it has had."""
-    return dict(connection.execute(_ATTEMPTS, (feed,)).fetchall())
-
-
 def in_progress(connection: Connection, feed: str, key: str) -> list[Batch]:
     """List a partition's batches in progress, the first attempt first."""
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
@@ -397,11 +378,14 @@ def finished(connection: Connection, feed: str, key: str) -> list[str]:
         return cursor.execute(_FINISHED, wanted).fetchall()
 
 
-def record_identity(
-    connection: Connection, batch_id: str, *, identity: str, fingerprint: str
-) -> None:
-    """Keep what identifies the delivery: by its content, and as landed."""
-    connection.execute(_INGESTED, (identity, fingerprint, batch_id))
+def record_fingerprint(connection: Connection, batch_id: str, fingerprint: str) -> None:
+    """Keep what tells the delivery, as landed, from others of its partition."""
+    connection.execute(_SEEN, (fingerprint, batch_id))
+
+
+def record_identity(connection: Connection, batch_id: str, identity: str) -> None:
+    """Keep what identifies the delivery by its content."""
+    connection.execute(_INGESTED, (identity, batch_id))
 
 
 def mark_duplicate(connection: Connection, batch_id: str, of: str) -> None:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import fnmatch
+import errno
+import os
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batch_pipelines.engine.places.place import Reading, changed_while_read, name_of
+from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.places.place import (
+    Names,
+    Reading,
+    anything,
+    changed_while_read,
+    name_of,
+    nobody,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
+
+# Gone again, or a link that leads nowhere.
+_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 @dataclass(frozen=True)
@@ -25,27 +37,69 @@ class Folder:
 
     root: Path
 
-    def files(self, folder: str, names: Collection[str]) -> Iterator[FolderFile]:
+    def files(
+        self,
+        folder: str,
+        names: Collection[str],
+        *,
+        wanted: Callable[[str], bool] = anything,
+        problem: Callable[[str], object] = nobody,
+    ) -> Iterator[FolderFile]:
         """List files; see `Place`."""
-        folders = self.root.glob(folder) if "*" in folder else [self.root / folder]
-        for each in folders:
-            present: list[Path] = []
-            # What is not there, is no folder or may not be looked into holds nothing for us.
-            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                present = list(each.iterdir())
-            for location in present:
-                if any(fnmatch.fnmatchcase(location.name, name) for name in names):
-                    yield from self._file(location)
+        deep = "*" in folder
+        matching = Names(names, anything if deep else wanted)
+        for path in self._folders(folder, wanted, problem) if deep else [folder]:
+            for entry in self._entries(path, problem, below=deep):
+                if matching.match(entry.name):
+                    yield from self._file(path, entry, problem)
 
-    def _file(self, location: Path) -> Iterator[FolderFile]:
+    def _folders(
+        self, folder: str, wanted: Callable[[str], bool], problem: Callable[[str], object]
+    ) -> Iterator[str]:
+        """Give the paths that a path with one `*` in it leads to."""
+        head, _, tail = folder.partition("*")
+        above, _, before = head.rpartition("/")
+        after, slash, beneath = tail.partition("/")
+        matching = Names([f"{before}*{after}"], wanted)
+        for entry in self._entries(above, problem, below=False):
+            if entry.is_dir() and matching.match(entry.name):
+                yield f"{above}/{entry.name}{slash}{beneath}".removeprefix("/")
+
+    def _entries(
+        self, folder: str, problem: Callable[[str], object], *, below: bool
+    ) -> Iterator[os.DirEntry[str]]:
+        """List a folder; one of many, `below`, does not keep the others from being listed."""
+        place = os.path.join(self.root, folder)  # noqa: PTH118  # a tenth of a Path's time
         try:
-            found = location.stat()
-        except FileNotFoundError:
-            # Gone again, or a link that leads nowhere.
+            with os.scandir(place) as entries:
+                yield from entries
+        except (FileNotFoundError, NotADirectoryError):
+            if not below:
+                problem(f"There is no folder {place!r}. Make it, or correct `source.path`.")
+        except PermissionError:
+            problem(f"{place!r} may not be looked into. Correct its permissions.")
+        except OSError as error:
+            message = f"{place!r} cannot be read ({error.strerror}). Check its file system."
+            if not below:
+                raise DeliveryError(message) from None
+            problem(message)
+
+    def _file(
+        self, folder: str, entry: os.DirEntry[str], problem: Callable[[str], object]
+    ) -> Iterator[FolderFile]:
+        try:
+            found = entry.stat()
+        except PermissionError:
+            problem(f"{entry.path!r} may not be looked at. Correct the permissions of its folder.")
             return
+        except OSError as error:
+            if error.errno in _NOWHERE:
+                return
+            message = f"{entry.path!r} cannot be read ({error.strerror}). Check its file system."
+            raise DeliveryError(message) from None
         if stat.S_ISREG(found.st_mode):
-            path = location.relative_to(self.root).as_posix()
-            yield FolderFile(location, path, found.st_size, found.st_mtime_ns)
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            yield FolderFile(self.root, path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 @dataclass(frozen=True)
@@ -53,19 +107,26 @@ class FolderFile:
     """A file in a folder; see `LandedFile`.
 
     Attributes:
-        location: Its full path.
+        root: Where its path starts.
         path: The same from the place's root.
         size: In bytes.
-        changed_ns: When it was last changed, nanoseconds since 1970.
+        modified_ns: When its content was last changed, nanoseconds since 1970. Senders may set it.
+        changed_ns: When anything of it was last changed, by the clock of its file system.
     """
 
-    location: Path
+    root: Path
     path: str
     size: int
+    modified_ns: int
     changed_ns: int
 
     def __str__(self) -> str:
         return str(self.location)
+
+    @property
+    def location(self) -> Path:
+        """Its full path."""
+        return self.root / self.path
 
     @property
     def name(self) -> str:
@@ -74,13 +135,17 @@ class FolderFile:
 
     @property
     def changed(self) -> float:
-        """When it was last changed, seconds since 1970."""
+        """When anything of it was last changed, seconds since 1970.
+
+        Not when its content was: tar, rsync and `cp -p` set that to what it was elsewhere, before all
+        of a delivery is there.
+        """
         return self.changed_ns / 1e9
 
     @property
     def state(self) -> tuple[int]:
-        """When it was last changed."""
-        return (self.changed_ns,)
+        """When its content was last changed."""
+        return (self.modified_ns,)
 
     @contextmanager
     def open(self) -> Iterator[Reading]:
@@ -95,5 +160,5 @@ class FolderFile:
             now = self.location.stat()
         except FileNotFoundError:
             raise changed_while_read(self) from None
-        if (now.st_size, now.st_mtime_ns) != (self.size, self.changed_ns):
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.modified_ns):
             raise changed_while_read(self)

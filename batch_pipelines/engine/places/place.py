@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +12,8 @@ from batch_pipelines.engine.errors import DeliveryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
+
+_SINGLE = re.compile(r"[^*?\[]*\*[^*?\[]*")
 
 
 @dataclass(frozen=True)
@@ -81,15 +85,63 @@ class LandedFile(Protocol):
         """
 
 
+def anything(_: str) -> bool:
+    """Want it all."""
+    return True
+
+
+def nobody(_: str) -> None:
+    """Tell nobody."""
+
+
+class Names:
+    """Patterns of names, and what stands in the place of their `*`."""
+
+    def __init__(self, patterns: Collection[str], wanted: Callable[[str], bool]) -> None:
+        """Take the patterns.
+
+        Args:
+            patterns: As of a shell.
+            wanted: Whether a text may stand in the place of a `*` that is a pattern's only wildcard.
+        """
+        self._wanted = wanted
+        single = [] if wanted is anything else [p for p in patterns if _SINGLE.fullmatch(p)]
+        self._single = [pattern.split("*") for pattern in single]
+        others = [fnmatch.translate(p) for p in patterns if p not in single]
+        self._others = re.compile("|".join(others)) if others else None
+
+    def match(self, name: str) -> bool:
+        """Say whether a name matches one of them and is wanted."""
+        for before, after in self._single:
+            if (
+                len(name) >= len(before) + len(after)
+                and name.startswith(before)
+                and name.endswith(after)
+                and self._wanted(name[len(before) : len(name) - len(after)])
+            ):
+                return True
+        return self._others is not None and self._others.match(name) is not None
+
+
 class Place(Protocol):
     """Where a feed's path starts."""
 
-    def files(self, folder: str, names: Collection[str]) -> Iterator[LandedFile]:
+    def files(
+        self,
+        folder: str,
+        names: Collection[str],
+        *,
+        wanted: Callable[[str], bool] = anything,
+        problem: Callable[[str], object] = nobody,
+    ) -> Iterator[LandedFile]:
         """List files.
 
         Args:
             folder: Path of their folder, or of several by a `*` in it.
             names: Patterns of which their names must match one.
+            wanted: Whether to look at what has this text in the place of the folder's `*`; where the
+                folder has none, in that of a pattern with one `*` and no other wildcard.
+            problem: Is told of a folder that is not there or may not be looked into.
 
         Returns:
             The files, each once, in any order.

@@ -6,7 +6,6 @@ profile. Not here: the words for what goes wrong (`s3_errors`), and reading an o
 
 from __future__ import annotations
 
-import fnmatch
 import re
 import time
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader
 
+from batch_pipelines.engine.places.place import Names, anything, name_of, nobody
 from batch_pipelines.engine.places.s3_errors import understood
 from batch_pipelines.engine.places.s3_object import BucketFile
 
@@ -80,19 +80,28 @@ class Bucket:
     name: str
     clock: Callable[[], float] = time.time
 
-    def files(self, folder: str, names: Collection[str]) -> Iterator[BucketFile]:
+    def files(
+        self,
+        folder: str,
+        names: Collection[str],
+        *,
+        wanted: Callable[[str], bool] = anything,
+        problem: Callable[[str], object] = nobody,  # noqa: ARG002  # a bucket is listed or not
+    ) -> Iterator[BucketFile]:
         """List objects; see `Place`.
 
         By a thousand with one request: one listing where the folder has a `*`, of all that begins like
         it, and otherwise one for each beginning of the names.
         """
-        folder_pattern = re.escape(f"{folder}/" if folder else "").replace(r"\*", "[^/]*")
+        deep = "*" in folder
+        folder_pattern = re.escape(f"{folder}/" if folder else "").replace(r"\*", "([^/]*)")
         # No name: some tools put an object of that kind for a folder.
-        wanted = re.compile(f"{folder_pattern}([^/]+)")
+        ours = re.compile(f"{folder_pattern}([^/]+)")
+        matching = Names(names, anything if deep else wanted)
         for prefix in _prefixes(folder, names):
-            for key, entry, fast in self._list(prefix, deep="*" in folder):
-                match = wanted.fullmatch(key)
-                if match and any(fnmatch.fnmatchcase(match[1], name) for name in names):
+            for key, entry, fast in self._list(prefix, deep=deep):
+                match = ours.fullmatch(key)
+                if match and matching.match(name_of(key)) and (not deep or wanted(match[1])):
                     yield BucketFile(
                         client=self.client,
                         bucket=self.name,

@@ -17,6 +17,7 @@ from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.intake import sync_folder, write_staged
 from batch_pipelines.engine.ledger.files import ImportFile
+from batch_pipelines.engine.places.place import nobody
 from batch_pipelines.engine.querying.connecting import open_snapshot
 from batch_pipelines.engine.querying.ranges import read_ranges
 from batch_pipelines.engine.querying.statements import statements_of
@@ -24,6 +25,7 @@ from batch_pipelines.engine.querying.waiting import fingerprint
 from batch_pipelines.engine.reading.footers import parquet_records
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from batch_pipelines.engine.ledger.files import Checksum
@@ -40,7 +42,7 @@ _COMPRESSION: Final = {"compression": "zstd", "compression_level": 1}
 
 
 def take_query(
-    work: Work, batch_id: str, query: Query
+    work: Work, batch_id: str, query: Query, seen: Callable[[str], object] = nobody
 ) -> tuple[list[ImportFile], list[Checksum], str]:
     """Read a query into staging, all of it in one snapshot.
 
@@ -48,6 +50,7 @@ def take_query(
         work: The run's work.
         batch_id: The batch whose staging it goes to.
         query: The feed's query.
+        seen: Is told the fingerprint of the partition's rows before they are read.
 
     Returns:
         The files, the checksums of what was written, and the fingerprint of the partition's rows.
@@ -64,13 +67,14 @@ def take_query(
     folder.mkdir(parents=True)
     with open_snapshot(query) as snapshot:
         mark = fingerprint(snapshot, query, work.key)
+        seen(mark)
         statements = statements_of(snapshot, query, work.key)
         total = _total(work, query, statements)
         staged, checksums, ranges = [], [], []
         for part in read_ranges(statements, query.rows):
-            file, seen = _stage(work, folder, part)
+            file, computed = _stage(work, folder, part)
             staged.append(file)
-            checksums += seen
+            checksums += computed
             ranges.append(
                 {
                     "file": file.file_name,

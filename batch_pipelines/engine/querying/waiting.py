@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.feeds import is_key
 from batch_pipelines.engine.querying.connecting import open_snapshot
 from batch_pipelines.engine.querying.statements import statements_of_keys
 
@@ -23,8 +22,8 @@ def waiting(query: Query) -> dict[str, str]:
         query: The query.
 
     Returns:
-        The fingerprint of each valid partition key; a name that is no valid key is passed over. Nothing
-        where the query has no `keys`.
+        A fingerprint of each, valid or not; a null is an empty key. Nothing where the query
+        has no `keys`.
 
     Raises:
         DeliveryError: The database refuses the SELECT, or a key stands twice.
@@ -34,8 +33,7 @@ def waiting(query: Query) -> dict[str, str]:
     if query.keys is None:
         return {}
     with open_snapshot(query) as snapshot:
-        marks = marks_of(snapshot, query.keys)
-    return {key: mark for key, mark in sorted(marks.items()) if is_key(key)}
+        return marks_of(snapshot, query.keys)
 
 
 def fingerprint(snapshot: Snapshot, query: Query, key: str) -> str:
