@@ -2,7 +2,7 @@
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: run dev test check constraints clean
+.PHONY: run dev test soak check constraints clean
 
 run: $(READY)  ## The main job on a year of real flights.
 	@$(BIN)/python -m batch_pipelines.tour
@@ -11,7 +11,10 @@ dev: $(READY)  ## Dagster's UI, with sensors running, until Ctrl+C.
 	@$(BIN)/batch-pipelines dev
 
 test: $(READY) check  ## Everything that must hold.
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+soak: $(READY)  ## What takes too long for every change; the result goes to docs/soak.md.
+	$(BIN)/python scripts/soak.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -6,8 +6,6 @@ The feed folder and landing are real files, the database and Dagster's storage a
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,13 +60,6 @@ CREATE TABLE IF NOT EXISTS public.orders (
 CREATE INDEX IF NOT EXISTS orders_import_batch_id ON public.orders (import_batch_id);
 """
 _SET_BY_PREPARED = ("DAGSTER_HOME", "BATCH_PIPELINES_DAGSTER_STORAGE")
-_KILLED = """
-import os, signal, sys
-from batch_pipelines.cli import main
-from batch_pipelines.engine.failpoints import armed
-with armed(sys.argv.pop(1), lambda _: os.kill(os.getpid(), signal.SIGKILL)):
-    main()
-"""
 # A failing run of a test that wants it to fail would fill the screen.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _HEAD = "id,customer,placed,amount,note\n"
@@ -289,26 +280,6 @@ def stages_run(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> lis
         for event in result.all_events
         if event.is_step_materialization and event.asset_key is not None
     ]
-
-
-def command(
-    *arguments: str, environment: dict[str, str], killed_at: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run `batch-pipelines` as a process of its own, to its end.
-
-    Args:
-        arguments: What is typed after the program's name.
-        environment: Of the process.
-        killed_at: A failpoint where the process kills itself with SIGKILL.
-
-    Returns:
-        How it ended, and what it printed.
-    """
-    program = ["-m", "batch_pipelines"] if killed_at is None else ["-c", _KILLED, killed_at]
-    return subprocess.run(
-        [sys.executable, *program, *arguments],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
 
 
 def environment(folder: Path, home: Path, url: str | None = None) -> dict[str, str]:

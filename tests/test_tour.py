@@ -48,7 +48,7 @@ def run_tour(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "batch_pipelines.tour"],
         env=environment(folder, folder / "home"), cwd=folder,
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
 
 
@@ -58,6 +58,7 @@ def digests(connection: psycopg.Connection) -> dict[str, tuple[object, ...]]:
     }
 
 
+@pytest.mark.long
 def test_the_tour_run_twice_ends_in_the_same_tables(server: EmbeddedServer, tmp_path: Path) -> None:
     first = run_tour(tmp_path)
     assert first.returncode == 0, first.stderr

@@ -22,7 +22,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from batch_pipelines.engine.postgres.database import DATA_DATABASE
 from batch_pipelines.engine.postgres.server import EmbeddedServer
-from tests.support_shop import FEED, command, deliver, environment, open_shop, orders
+from tests.support_process import command
+from tests.support_shop import FEED, deliver, environment, open_shop, orders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +129,7 @@ def dev(chromium: str, tmp_path: Path) -> Iterator[Dev]:
         finally:
             children = process.children(recursive=True)
             process.terminate()
-            _, left = psutil.wait_procs([process, *children], timeout=60)
+            _, left = psutil.wait_procs([process, *children], timeout=180)
             for each in left:
                 each.kill()
             running = server.is_running()

@@ -32,6 +32,7 @@ SHOWN = {
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.long
 def test_a_partition_is_launched_with_the_mouse_and_turns_green(
     dev: Dev, page: Page, pictures: Path
 ) -> None:

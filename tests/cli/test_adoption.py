@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine.adoption.support import indexes, reading
-from tests.support_shop import command, environment
+from tests.support_process import command
+from tests.support_shop import environment
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from batch_pipelines.engine.postgres.server import EmbeddedServer
-from tests.support_shop import DAY, FEED, command, deliver, environment, orders
+from tests.support_shop import DAY, FEED, deliver, environment, orders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +120,10 @@ def test_the_exit_code_of_a_process_tells_how_it_went(
     feeds_folder: Path, typed: list[str], code: int
 ) -> None:
     folder = feeds_folder.parent
-    ran = command(*typed, environment=environment(folder, folder / "home"))
+    ran = subprocess.run(
+        [sys.executable, "-m", "batch_pipelines", *typed],
+        env=environment(folder, folder / "home"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert ran.returncode == code
     assert "Traceback" not in ran.stderr
     assert bool(ran.stderr) == bool(code)

@@ -186,7 +186,7 @@ def test_of_two_imports_of_one_partition_one_loads_and_the_other_says_why_not(
     }  # fmt: skip
 
     (tmp_path / "go").touch()
-    out, err = halted.communicate(timeout=60)
+    out, err = halted.communicate(timeout=300)
     assert halted.returncode == 0, err
     assert "SUCCESS" in out
     assert len(shop.rows()) == 11
@@ -197,7 +197,7 @@ def test_an_interrupted_import_writes_nothing_and_goes_on_with_nothing(
     shop: Shop, halted: subprocess.Popen[str], tmp_path: Path, cli: Cli
 ) -> None:
     halted.send_signal(2)
-    out, err = halted.communicate(timeout=60)
+    out, err = halted.communicate(timeout=300)
     assert halted.returncode == 130
     assert "Error: Interrupted." in err
     assert f"Next: batch-pipelines import {FEED} --batch {DAY}" in out

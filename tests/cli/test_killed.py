@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,9 @@ import pytest
 
 from batch_pipelines.engine.postgres.database import DATA_DATABASE
 from batch_pipelines.engine.postgres.server import EmbeddedServer
-from tests.support_shop import FEED, command, deliver, environment, open_shop, orders
+from tests.support_process import command, typing
+from tests.support_shop import FEED, deliver, environment, open_shop, orders
+from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +45,10 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
         shutil.rmtree(server.socket_folder, ignore_errors=True)
 
 
+@pytest.mark.long
+@short_or_long("times", 2, 30)
 def test_killed_at_any_moment_the_same_command_completes_it(
-    server: EmbeddedServer, tmp_path: Path
+    server: EmbeddedServer, tmp_path: Path, times: int
 ) -> None:
     surroundings = environment(tmp_path, server.home)
     deliver(tmp_path, "whole", orders(ROWS, first=1))
@@ -56,17 +58,14 @@ def test_killed_at_any_moment_the_same_command_completes_it(
     assert command("import", FEED, environment=surroundings).returncode == 0
     whole = time.monotonic() - began
 
-    for attempt in range(1, 5):
+    for attempt in range(1, times + 1):
         key, first = f"attempt-{attempt}", attempt * ROWS + 1
         deliver(tmp_path, key, orders(ROWS, first=first))
-        moment = random.uniform(0.2, 0.9) * whole  # noqa: S311  # no secret
+        moment = random.uniform(0.1, 0.95) * whole  # noqa: S311  # no secret
         typed = ["import", FEED, "--batch", key]
-        with subprocess.Popen(
-            [sys.executable, "-m", "batch_pipelines", *typed],
-            env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        ) as process:  # fmt: skip
+        with typing(*typed, environment=surroundings) as begun:
             time.sleep(moment)
-            process.kill()
+            begun.process.kill()
         where = f"killed after {moment:.3f} of {whole:.3f} s"
         with server.use():
             count, states = ask(server, _SEEN, first, first + ROWS - 1)

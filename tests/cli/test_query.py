@@ -10,8 +10,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support_process import command
 from tests.support_query import PASSWORD, VARIABLE, old_shop, read_from_query
-from tests.support_shop import command, environment
+from tests.support_shop import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
-from tests.support_shop import DAY, FEED, command, orders
+from tests.support_process import command
+from tests.support_shop import DAY, FEED, orders
 
 if TYPE_CHECKING:
     from tests.support_shop import Shop

@@ -16,7 +16,8 @@ from batch_pipelines.instance import open_instance, prepared
 from batch_pipelines.run_queue import missing_tags
 from resources.batches import report_dead
 from tests.support_daemon import next_runs, put_in_queue, started
-from tests.support_shop import DAY, FEED, command, orders
+from tests.support_process import command
+from tests.support_shop import DAY, FEED, orders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

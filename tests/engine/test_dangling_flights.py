@@ -73,6 +73,7 @@ def dangling(landing: Path) -> dict[int, set[tuple[str, str, str]]]:
     return found
 
 
+@pytest.mark.long
 def test_flights_that_dangle_are_set_aside_and_no_others(site18: MakeSite, tmp_path: Path) -> None:
     ddl = [(DDL / name).read_text() for name in ("flight_reference.sql", "flights.sql")]
     flights = site18(";".join([*ddl, KEYS]), TABLES, thresholds={})

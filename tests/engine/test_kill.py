@@ -15,6 +15,7 @@ from batch_pipelines.engine.settings import Settings
 from tests.conftest import _copy_of_template
 from tests.support_engine import KEY, Site, feed_of, new_id
 from tests.support_process import At, importing
+from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
@@ -28,7 +29,7 @@ CREATE INDEX ON children (import_batch_id);
 CREATE INDEX ON children (parent);
 """
 TABLES = {"public.parents": "p*", "public.children": "c*"}
-PARENTS, CHILDREN, FILES = 5_000, 45_000, 5
+PARENTS, CHILDREN, FILES = 1_000, 9_000, 5
 
 # What is visible and what the ledger says of it, as one statement: one snapshot.
 SEEN = """
@@ -58,7 +59,7 @@ PLACES = [
 
 
 def delivery(revision: int) -> dict[str, str]:
-    """Make 50,000 records; between revisions some go, some come and some change."""
+    """Make 10,000 records; between revisions some go, some come and some change."""
     first = 1 + revision * 10
     parents = range(first, first + PARENTS)
     lines = [
@@ -162,7 +163,10 @@ def test_a_correction_killed_at_each_place_of_its_publish(
         before = seen(site)
 
 
-def test_a_correction_killed_at_any_moment(site18: MakeSite, undisturbed: list[list[Any]]) -> None:
+@short_or_long("times", 5, 100)
+def test_a_correction_killed_at_any_moment(
+    site18: MakeSite, undisturbed: list[list[Any]], times: int
+) -> None:
     site = site18(DDL, TABLES)
     site.deliver(DELIVERIES[0])
     began = time.monotonic()
@@ -171,7 +175,7 @@ def test_a_correction_killed_at_any_moment(site18: MakeSite, undisturbed: list[l
     whole = time.monotonic() - began
     dice = random.Random(20240501)  # noqa: S311  # moments, not secrets
     killed = 0
-    for number in range(1, 6):
+    for number in range(1, times + 1):
         revision = number % 2
         before = seen(site)
         site.deliver(DELIVERIES[revision])

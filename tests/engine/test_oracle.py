@@ -477,12 +477,18 @@ def compare(site: Site, case: Case, key: str) -> None:
         assert balance.source_records == balance.inserted + balance.rejected
 
 
-EXAMPLES = {"18": 150, "15": 30}
-
-
-@pytest.mark.parametrize("version", EXAMPLES)
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("version", "examples"),
+    [
+        pytest.param("18", 75, id="18"),
+        pytest.param("15", 15, id="15"),
+        pytest.param("18", 1500, id="18-long", marks=pytest.mark.soak),
+        pytest.param("15", 300, id="15-long", marks=pytest.mark.soak),
+    ],
+)
 def test_what_is_accepted_and_why_not(
-    open_site: OpenSite, version: str, monkeypatch: pytest.MonkeyPatch
+    open_site: OpenSite, version: str, examples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given any schema and dirty files, the bulk path does what the oracle says."""
     # Some records a block, so that chunks and their digests are taken apart too.
@@ -491,7 +497,7 @@ def test_what_is_accepted_and_why_not(
     with open_site(version) as site:
 
         @profile(
-            max_examples=EXAMPLES[version],
+            max_examples=examples,
             deadline=None,
             derandomize=True,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -31,6 +31,7 @@ from tests.engine.test_oracle import (
     put_existing,
     rows_of,
 )
+from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,16 +192,14 @@ def compare(site: Site, case: Case, name: str) -> None:
         load(site, case, name, case.correction, existing)
 
 
-EXAMPLES = 60
-
-
-def test_what_comes_of_upserts(site18: MakeSite) -> None:
+@short_or_long("examples", 40, 1000)
+def test_what_comes_of_upserts(site18: MakeSite, examples: int) -> None:
     """Given any table and records of different columns, the bulk path does what the oracle says."""
     there = site18(ONCE)
     names = (f"batch-{number}" for number in itertools.count())
 
     @profile(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -1,7 +1,7 @@
 """How long a writer waits while a table is tracked behind a reader that stays: never for a second.
 
 The small form runs with all tests, the full one (3 million rows, a reader of 60 seconds) with
-`pytest -m soak`.
+`make soak`.
 """
 
 from __future__ import annotations

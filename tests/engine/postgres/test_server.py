@@ -150,7 +150,7 @@ def launch(script: str, server: EmbeddedServer) -> subprocess.Popen[str]:
 
 
 def leave(user: subprocess.Popen[str]) -> None:
-    user.communicate(timeout=30)
+    user.communicate(timeout=120)
     assert user.returncode == 0
 
 
@@ -199,7 +199,7 @@ def test_a_second_process_finds_it_and_the_last_one_stops_it(made: EmbeddedServe
 
 
 def test_blocks_nest_and_threads_share(made: EmbeddedServer) -> None:
-    together = Barrier(3, timeout=30)
+    together = Barrier(3, timeout=120)
     seen: list[str] = []
 
     def work() -> None:
@@ -347,7 +347,7 @@ def test_initdb_may_be_killed(server: EmbeddedServer) -> None:
 
 def test_it_outlives_its_starters_group_and_holds_no_pipe_of_it(made: EmbeddedServer) -> None:
     with launch(START, made) as starter:
-        output, _ = starter.communicate(timeout=30)  # would hang if the server held the pipe
+        output, _ = starter.communicate(timeout=120)  # would hang if the server held the pipe
         assert output == ""
         with pytest.raises(ProcessLookupError):
             os.killpg(starter.pid, signal.SIGKILL)

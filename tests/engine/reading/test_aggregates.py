@@ -28,6 +28,7 @@ from batch_pipelines.engine.writing.staging import stage
 from batch_pipelines.engine.writing.superseding import put_staged
 from tests.support_columnar import COLUMNAR, write_columnar
 from tests.support_engine import new_id
+from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
     from tests.support_engine import Content, Site
 
 TABLE = "public.t"
-EXAMPLES = settings(
-    max_examples=40,
+CASES = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -193,11 +193,12 @@ def rows_of(kinds: Mapping[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Ro
     return st.lists(st.tuples(*(st.none() | kind | kind for kind in kinds.values())), max_size=6)
 
 
-def test_both_agree_on_csv_of_every_type(site18: MakeSite) -> None:
+@short_or_long("examples", 25, 500)
+def test_both_agree_on_csv_of_every_type(site18: MakeSite, examples: int) -> None:
     site = site18(DDL)
     folder = site.settings.staging / "batch" / "source"
 
-    @EXAMPLES
+    @settings(CASES, max_examples=examples)
     @given(
         files=st.lists(rows_of(WRITTEN), min_size=1, max_size=3),
         end=st.sampled_from(["\n", "\r\n"]),
@@ -240,8 +241,11 @@ assert list(TYPED) == list(WRITTEN), STAYED
 NANOSECONDS = {"timestamp": INSTANTS_NS, "timestamptz": INSTANTS_NS}
 
 
+@short_or_long("examples", 25, 500)
 @pytest.mark.parametrize("suffix", COLUMNAR)
-def test_both_agree_on_columnar_files_of_every_type(site18: MakeSite, suffix: str) -> None:
+def test_both_agree_on_columnar_files_of_every_type(
+    site18: MakeSite, suffix: str, examples: int
+) -> None:
     site = site18(DDL)
     folder = site.settings.staging / "batch" / "source"
     table = read_table(site.connection, site.feed, TABLE)
@@ -257,7 +261,7 @@ def test_both_agree_on_columnar_files_of_every_type(site18: MakeSite, suffix: st
 
     kinds = TYPED | NANOSECONDS if suffix == "orc" else TYPED
 
-    @EXAMPLES
+    @settings(CASES, max_examples=examples)
     @given(files=st.lists(rows_of(kinds), min_size=1, max_size=3))
     def agree(files: list[Rows]) -> None:
         tables = {f"{n}.{suffix}": columnar(rows) for n, rows in enumerate(files)}

@@ -26,8 +26,9 @@ from hypothesis.stateful import (
 
 from batch_pipelines.engine.ledger.batches import IN_FORCE
 from batch_pipelines.engine.rollback.takeback import RefusedError
-from tests.engine.rollback.test_course import few, fresh
+from tests.engine.rollback.test_course import COURSES, fresh
 from tests.support_rollback import planned, take_back, upserting
+from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
     from tests.engine.rollback.test_course import Fresh
@@ -215,6 +216,8 @@ class Corrections(RuleBasedStateMachine):
         assert in_force == set(self.model.in_force)
 
 
-def test_corrections_and_rollbacks(fresh: Fresh) -> None:
+@pytest.mark.long
+@short_or_long("examples", 8, 200)
+def test_corrections_and_rollbacks(fresh: Fresh, examples: int) -> None:
     machine: Any = partial(Corrections, fresh)
-    run_state_machine_as_test(machine, settings=profile(few, max_examples=15))
+    run_state_machine_as_test(machine, settings=profile(COURSES, max_examples=examples))

@@ -31,6 +31,7 @@ from batch_pipelines.engine.settings import Settings
 from tests.conftest import _copy_of_template
 from tests.support_engine import Site, feed_of
 from tests.support_rollback import planned, take_back, upserting
+from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,8 +50,7 @@ COLUMNS = {"parents": ("name", "size"), "children": ("parent", "note")}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "parents": {"name": None, "size": 5}, "children": {"parent": None, "note": None},
 }  # fmt: skip
-few = profile(
-    max_examples=12,
+COURSES = profile(
     stateful_step_count=14,
     deadline=None,
     derandomize=True,
@@ -337,6 +337,8 @@ class Course(RuleBasedStateMachine):
         return writers[-1] if writers else None
 
 
-def test_upserts_hand_edits_and_rollbacks(fresh: Fresh) -> None:
+@pytest.mark.long
+@short_or_long("examples", 8, 200)
+def test_upserts_hand_edits_and_rollbacks(fresh: Fresh, examples: int) -> None:
     machine: Any = partial(Course, fresh)
-    run_state_machine_as_test(machine, settings=few)
+    run_state_machine_as_test(machine, settings=profile(COURSES, max_examples=examples))

@@ -17,6 +17,7 @@ from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.rollback import verify
 from tests.support_process import FORK
 from tests.support_rollback import content, take_back, upserting
+from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ CREATE INDEX ON parents (import_batch_id);
 CREATE INDEX ON children (import_batch_id);
 INSERT INTO parents SELECT n, 'by hand' FROM generate_series(1, 500) AS n;
 """
-ROWS = 5_000
+ROWS = 1_000
 PLACES = [
     "rollback.locked", "rollback.undone", "rollback.done", "rollback.before_commit",
     "rollback.after_commit",
@@ -115,13 +116,14 @@ def test_killed_at_a_place(site18: MakeSite, place: str) -> None:
     assert verify(here.connection, batch.batch_id).failed == ()
 
 
-def test_killed_at_any_moment(site18: MakeSite) -> None:
+@short_or_long("times", 4, 100)
+def test_killed_at_any_moment(site18: MakeSite, times: int) -> None:
     here = upserted(site18)
     before = content(here, "parents", "children")
     dice = random.Random(20240501)  # noqa: S311  # moments, not secrets
     whole = 2.0
     outcomes = set()
-    for revision in range(5):
+    for revision in range(times + 1):
         batch = here.load(delivery(revision), force=True)
         after = content(here, "parents", "children")
         began = time.monotonic()
