@@ -15,12 +15,25 @@ from assets.bulk_write import bulk_write_asset
 from assets.checksum import checksum_asset
 from assets.ingest import ingest_asset
 from assets.reconcile import reconcile_asset
+from assets.thresholds import thresholds_check
 from assets.validate import validate_asset
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from batch_pipelines.engine.feeds import Feed
+
+
+def feed_checks(feed: Feed) -> list[dg.AssetChecksDefinition]:
+    """Make the checks of a feed that stand beside its assets.
+
+    Args:
+        feed: The feed.
+
+    Returns:
+        `thresholds`; none for a feed that writes nothing.
+    """
+    return [] if feed.is_reconciled else [thresholds_check(feed)]
 
 
 def feed_assets(feed: Feed) -> list[dg.AssetsDefinition]:

@@ -1,11 +1,16 @@
 """The ops of the job `rollback`: plan, rollback, verify. A dry run, the default, ends with the plan."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 import pydantic
 
 from assets.common import Cell, table
+from batch_pipelines.engine.alerts import raise_alert
+from batch_pipelines.engine.errors import BatchError
+from batch_pipelines.engine.monitoring.refused import rollback_refused
 from batch_pipelines.engine.rollback import Plan, Request, Rollback, plan, roll_back, verify
 from batch_pipelines.engine.rollback.approval import ask
 from batch_pipelines.engine.rollback.report import told
@@ -13,6 +18,8 @@ from batch_pipelines.engine.rollback.selection import select
 from batch_pipelines.engine.rollback.takeback import needs_two
 from resources.batches import REQUESTED_BY_TAG, UNKNOWN, Batches
 from resources.rolled_back import tell_rolled_back
+
+THRESHOLD_EVENT_TAG = "batch-pipelines/threshold_event"
 
 
 class RollbackConfig(dg.Config):
@@ -50,6 +57,11 @@ def plan_op(
     context: dg.OpExecutionContext, config: RollbackConfig, batches: dg.ResourceParam[Batches]
 ) -> list[str]:
     """Plan; hand on the ids of the batches."""
+    with _refusal_told(context, config, batches):
+        return _plan(context, config, batches)
+
+
+def _plan(context: dg.OpExecutionContext, config: RollbackConfig, batches: Batches) -> list[str]:
     wanted = _request(context, config, batches, ())
     found = plan(batches.database, batches.settings, batches.feeds(), wanted)
     for line in told(found, dry_run=True):
@@ -87,7 +99,8 @@ def rollback_op(
         context.log.info("A dry run: nothing was changed.")
         return []
     wanted = _request(context, config, batches, tuple(batch_ids))
-    done = roll_back(batches.database, batches.settings, batches.feeds(), wanted)
+    with _refusal_told(context, config, batches):
+        done = roll_back(batches.database, batches.settings, batches.feeds(), wanted)
     for line in told(done, dry_run=False):
         context.log.info(line)
     context.add_output_metadata(_metadata(done))
@@ -121,6 +134,21 @@ def verify_rollback_op(
     context.add_output_metadata({"checks": table(rows)})
     if failed := [check.name for each in found for check in each.failed]:
         raise dg.Failure(f"After the rollback: {', '.join(failed)}.", allow_retries=False)
+
+
+@contextmanager
+def _refusal_told(
+    context: dg.OpExecutionContext, config: RollbackConfig, batches: Batches
+) -> Iterator[None]:
+    """Raise an alert where a rollback that a threshold's breach asked for cannot be done."""
+    try:
+        yield
+    except (BatchError, dg.Failure) as error:
+        if event := context.run.tags.get(THRESHOLD_EVENT_TAG):
+            why = error.description or "" if isinstance(error, dg.Failure) else str(error)
+            with batches.connect("alert") as connection:
+                raise_alert(connection, rollback_refused(event, config.batches[0], why))
+        raise
 
 
 def _request(

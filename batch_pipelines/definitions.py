@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets import feed_assets
-from batch_pipelines.alerting import alerts_sensor
+from assets import feed_assets, feed_checks
+from batch_pipelines.alerting import alerts_sensor, thresholds_sensor
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
@@ -56,19 +56,22 @@ def build_defs(
     imported = [feed for feed in chosen if not feed.is_reconciled]
     reconciled = [feed for feed in chosen if feed.is_reconciled and not feed.is_compared_whole]
     tags = feed_tags(chosen)
+    rollback = rollback_job()
     verify = verify_job({feed.feed: feed for feed in chosen})
     return dg.Definitions(
         assets=assets,
+        asset_checks=[check for feed in chosen for check in feed_checks(feed)],
         jobs=[
             *[feed_job(feed, tags[feed.feed]) for feed in chosen],
             *[replay_job(feed, tags[feed.feed]) for feed in imported],
-            rollback_job(),
+            rollback,
             verify,
         ],
         schedules=[verify_schedule(verify)],
         sensors=[
             *map(landing_sensor, imported),
             *map(reconcile_sensor, reconciled),
+            thresholds_sensor(chosen, rollback.name),
             alerts_sensor(),
         ],
         resources={"batches": batches_resource(load, progress), **(resource_overrides or {})},

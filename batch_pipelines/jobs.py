@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets import feed_checks
 from assets.rollback import plan_op, rollback_config, rollback_op, verify_rollback_op
 from assets.verify import verify_op
 from batch_pipelines.run_tags import priority_tags
@@ -31,7 +32,9 @@ def feed_job(feed: Feed, tags: Mapping[str, str]) -> UnresolvedAssetJobDefinitio
     """
     return dg.define_asset_job(
         name=feed.feed,
-        selection=dg.AssetSelection.groups(feed.feed),
+        # What is watched over many batches is none of a batch's run.
+        selection=dg.AssetSelection.groups(feed.feed)
+        - dg.AssetSelection.checks(*[check.check_key for check in feed_checks(feed)]),
         description=feed.description
         or f"{'Reconciles' if feed.is_reconciled else 'Imports'} {feed.feed}.",
         executor_def=dg.in_process_executor,

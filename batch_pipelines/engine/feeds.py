@@ -16,6 +16,7 @@ from pydantic_core import PydanticKnownError
 
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.feed_parts.monitor import Monitor
 from batch_pipelines.engine.feed_parts.part import Part
 from batch_pipelines.engine.feed_parts.source import PLACEHOLDER, Source
 from batch_pipelines.engine.feed_parts.table import Table  # noqa: TC001  # pydantic reads it
@@ -78,6 +79,7 @@ class Feed(Part):
         one_writer: Whether nobody else may write a table while one of its batches does.
         owners: Who answers for the feed: e-mail addresses or `team:NAME`.
         rollback: How its batches are taken back.
+        monitor: How its batches are watched, and what is done when too much goes wrong.
     """
 
     feed: Word = pydantic.Field(description="name of the feed")
@@ -130,6 +132,9 @@ class Feed(Part):
     owners: tuple[str, ...] = pydantic.Field(default=(), description="e-mail or team:NAME")
     rollback: Rollback = pydantic.Field(
         default=Rollback(), description="how its batches are taken back"
+    )
+    monitor: Monitor = pydantic.Field(
+        default=Monitor(), description="how its batches are watched, and what a breach does"
     )
 
     @pydantic.field_validator("owners")

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
         lease_seconds: How long a batch stays ours without a sign of life, in seconds.
         runs_at_once: How many runs are in progress at once; the others wait in Dagster's queue.
         alerts: The channels that alerts are sent to; see `engine.alerts.channels`.
+        monitor: File that says how all batches together are watched; None stands for the default.
         bulk: Whether many rows are inserted by one statement; `off` inserts each by itself, to debug.
     """
 
@@ -42,9 +43,10 @@ class Settings(BaseSettings):
     lease_seconds: float = pydantic.Field(default=60.0, gt=0)
     # A run is a process of about 300 MB and one busy core; more at once only wait for each other.
     runs_at_once: int = pydantic.Field(default=max(2, os.cpu_count() or 2), ge=1)
+    monitor: Path | None = None
     bulk: bool = True
 
-    @pydantic.field_validator("database_url", "dagster_url", "alerts", mode="before")
+    @pydantic.field_validator("database_url", "dagster_url", "alerts", "monitor", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -63,10 +65,10 @@ class Settings(BaseSettings):
             raise ValueError(message) from None
         return value
 
-    @pydantic.field_validator("home", "feeds")
+    @pydantic.field_validator("home", "feeds", "monitor")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().resolve()
 
     @property
     def root(self) -> Path:

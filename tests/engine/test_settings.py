@@ -36,6 +36,8 @@ def test_every_setting_has_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("BATCH_PIPELINES_FEEDS", str(tmp_path / "shop" / "feeds"))
     monkeypatch.setenv("BATCH_PIPELINES_LEASE_SECONDS", "2.5")
     monkeypatch.setenv("BATCH_PIPELINES_RUNS_AT_ONCE", "7")
+    monkeypatch.setenv("BATCH_PIPELINES_ALERTS", "slack://geheim")
+    monkeypatch.setenv("BATCH_PIPELINES_MONITOR", str(tmp_path / "monitor.yaml"))
     settings = load_settings()
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == URL
@@ -44,6 +46,10 @@ def test_every_setting_has_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert settings.home == tmp_path / "home"
     assert settings.root == tmp_path / "shop"
     assert settings.lease_seconds == 2.5
+    assert settings.alerts is not None
+    assert settings.alerts.get_secret_value() == "slack://geheim"
+    assert settings.monitor == tmp_path / "monitor.yaml"
+    assert "geheim" not in repr(settings)
 
 
 def test_an_empty_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

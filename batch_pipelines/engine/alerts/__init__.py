@@ -15,6 +15,22 @@ for a channel, and none fails with one.
 from __future__ import annotations
 
 from batch_pipelines.engine.alerts.alert import Alert, Recorded
-from batch_pipelines.engine.alerts.record import acknowledge, find, listed, raise_alert, resolve
+from batch_pipelines.engine.alerts.record import (
+    acknowledge,
+    find,
+    keep_silent,
+    listed,
+    raise_alert,
+    resolve,
+)
 
-__all__ = ["Alert", "Recorded", "acknowledge", "find", "listed", "raise_alert", "resolve"]
+__all__ = [
+    "Alert",
+    "Recorded",
+    "acknowledge",
+    "find",
+    "keep_silent",
+    "listed",
+    "raise_alert",
+    "resolve",
+]

@@ -26,6 +26,10 @@ FROM (SELECT coalesce(%(raised_at)s, clock_timestamp()) AS raised_at) AS now
 ON CONFLICT (deduplication_key) DO NOTHING
 RETURNING alert_id
 """
+_SILENT = """
+UPDATE batch_audit.alert SET routed_at = clock_timestamp()
+WHERE deduplication_key = %s AND routed_at IS NULL
+"""
 _RESOLVE = """
 UPDATE batch_audit.alert SET resolved_at = clock_timestamp()
 WHERE deduplication_key = %s AND resolved_at IS NULL
@@ -79,6 +83,16 @@ def raise_alert(connection: Connection, alert: Alert) -> bool:
         "raised_at": alert.raised_at,
     }
     return connection.execute(_RAISE, values).fetchone() is not None
+
+
+def keep_silent(connection: Connection, deduplication_key: str) -> None:
+    """Keep an alert in the ledger and send it nowhere, because another one tells of the same.
+
+    Args:
+        connection: A connection, inside the transaction in which it was raised.
+        deduplication_key: The alert's.
+    """
+    connection.execute(_SILENT, (deduplication_key,))
 
 
 def resolve(connection: Connection, deduplication_key: str) -> None:
