@@ -7,7 +7,8 @@ from assets.common import batch_metadata, hexadecimal, stage_asset, table
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ingest import ingest
 from batch_pipelines.engine.sources import place
-from resources.batches import Batches, report_dead
+from resources.batches import TAKEN_OVER, Batches
+from resources.runs import report_dead
 
 
 class IngestConfig(dg.Config):
@@ -44,7 +45,7 @@ def ingest_asset(feed: Feed) -> dg.AssetsDefinition:
         with batches.work(context, feed, "ingest") as (connection, work):
             result = ingest(connection, work, force=config.force)
         for run_id in result.dead_runs:
-            report_dead(context.instance, run_id)
+            report_dead(context.instance, run_id, TAKEN_OVER)
         files = [
             {
                 "file": file.file_name,

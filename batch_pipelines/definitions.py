@@ -15,7 +15,7 @@ from batch_pipelines.engine.work import no_progress
 from batch_pipelines.jobs import feed_job, replay_job, rollback_job, verify_job
 from batch_pipelines.run_tags import feed_tags
 from batch_pipelines.schedules import verify_schedule
-from batch_pipelines.sensors import landing_sensor, reconcile_sensor
+from batch_pipelines.sensors import dead_runs_sensor, landing_sensor, reconcile_sensor
 from resources.batches import batches_resource
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def build_defs(
             *map(reconcile_sensor, reconciled),
             thresholds_sensor(chosen, rollback.name),
             alerts_sensor(),
+            dead_runs_sensor(),
         ],
         resources={"batches": batches_resource(load, progress), **(resource_overrides or {})},
         executor=dg.in_process_executor,

@@ -17,6 +17,7 @@ from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.work import Work, no_progress
+from resources.runs import record_process, report_dead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 REQUESTED_BY_TAG = "batch-pipelines/requested_by"
 UNKNOWN = "unauthenticated"
+TAKEN_OVER = "Its process ended without a word; another run has taken its partition over."
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Batches:
         with self.connect(stage) as connection:
             lease = self._lease(feed.feed, key, run.run_id)
             if lease.before is not None and lease.before.died:
-                report_dead(context.instance, lease.before.run_id)
+                report_dead(context.instance, lease.before.run_id, TAKEN_OVER)
             yield (
                 connection,
                 Work(
@@ -114,19 +116,6 @@ class Batches:
         return self._leases[wanted]
 
 
-def report_dead(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Tell Dagster of a run found dead: its launcher does not notice, and it counts in the queue.
-
-    Args:
-        instance: The Dagster instance.
-        run_id: A run whose partition another run has taken over.
-    """
-    run = instance.get_run_by_id(run_id)
-    if run is not None and not run.is_finished:
-        instance.report_run_failed(run, "Its process ended without a word.")
-        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-
-
 def batches_resource(
     load: Callable[[], Settings], progress: Progress = no_progress
 ) -> dg.ResourceDefinition:
@@ -141,7 +130,8 @@ def batches_resource(
     """
 
     @dg.resource(description="Database, lease and settings for the stages of a batch.")
-    def batches(_: dg.InitResourceContext) -> Iterator[Batches]:
+    def batches(context: dg.InitResourceContext) -> Iterator[Batches]:
+        record_process(context)
         settings = load()
         with open_database(settings) as database:
             handed = Batches(settings, database, progress)

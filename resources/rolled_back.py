@@ -18,14 +18,13 @@ from dagster._core.events import (
 from dagster._core.utils import make_new_run_id
 
 from batch_pipelines.engine.ledger.batches import STAGES
+from resources.runs import LOCATION, REPOSITORY_TAG
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.batches import Batch
 
 ROLLED_BACK_TAG = "batch-pipelines/rolled_back"
-_REPOSITORY_TAG, _PARTITION_TAG = ".dagster/repository", "dagster/partition"
-# As workspace.yaml names it: without this tag the UI's pages of jobs do not show the run.
-_LOCATION = "__repository__@batch_pipelines"
+_PARTITION_TAG = "dagster/partition"
 
 
 def tell_rolled_back(instance: dg.DagsterInstance, batch: Batch) -> None:
@@ -47,7 +46,7 @@ def tell_rolled_back(instance: dg.DagsterInstance, batch: Batch) -> None:
             asset_selection=frozenset(stages),
             tags={
                 _PARTITION_TAG: batch.partition_key,
-                _REPOSITORY_TAG: _LOCATION,
+                REPOSITORY_TAG: LOCATION,
                 ROLLED_BACK_TAG: batch.batch_id,
             },
         )

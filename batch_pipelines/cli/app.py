@@ -9,6 +9,7 @@ import typer
 from batch_pipelines.cli import (
     alerts,
     batches,
+    cancel,
     db,
     dev,
     feeds,
@@ -39,6 +40,7 @@ app.command("show")(batches.show)
 app.command("rejects")(rejects.rejects)
 app.command("replay")(imports.replay)
 app.command("rollback")(rollback.rollback)
+app.command("cancel")(cancel.cancel)
 app.command("verify")(verify.verify)
 app.command("reconcile")(reconcile.reconcile)
 app.command("dev")(dev.dev)

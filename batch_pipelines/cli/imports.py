@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import socket
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -40,11 +39,6 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.settings import Settings
 
 _FAILED, _PARTIAL = 1, 3
-# As workspace.yaml names it: without this tag the UI's pages of jobs and its timeline show no run
-# that was not launched from there.
-_LOCATION = "__repository__@batch_pipelines"
-# Host and process id of an import.
-_PROCESS_TAG = "batch-pipelines/process"
 # Reasons for rejects that are told of a batch.
 _REASONS = 5
 _INTERRUPTED = "Interrupted."
@@ -165,7 +159,8 @@ class _Importer:
         # Dagster takes a second and a half to import; what is wrong above is said without it.
         from batch_pipelines.definitions import build_defs  # noqa: PLC0415
 
-        self._feed, self._database, self._force = feed, database, force
+        self._feed, self._settings, self._database = feed, settings, database
+        self._force = force
         self._tags = tags
         self._instance: dg.DagsterInstance = open_instance()
         defs = build_defs(feeds=[feed], load=lambda: settings, progress=self._tell)
@@ -175,7 +170,11 @@ class _Importer:
         self._task = rich.progress.TaskID(0)
 
     def run(self, keys: list[str], *, quiet: bool) -> list[Imported]:
-        self._fail_dead_runs()
+        from resources.batches import Batches  # noqa: PLC0415
+        from resources.dead_runs import end_dead_runs  # noqa: PLC0415
+
+        # Nobody else may look: the daemon need not run.
+        end_dead_runs(self._instance, Batches(self._settings, self._database))
         known = set(self._instance.get_dynamic_partitions(self._feed.feed))
         if fresh := [key for key in keys if key not in known]:
             self._instance.add_dynamic_partitions(self._feed.feed, fresh)
@@ -202,24 +201,9 @@ class _Importer:
                     raise KeyboardInterrupt
         return outcomes
 
-    def _fail_dead_runs(self) -> None:
-        """Tell Dagster of earlier imports whose process is gone: they would count in its queue.
-
-        Whoever takes a partition over tells of the run that held its lease; one that was killed
-        before it had a lease is known by its process alone.
-        """
-        import dagster as dg  # noqa: PLC0415
-
-        from resources.batches import report_dead  # noqa: PLC0415
-
-        running = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-        wanted = dg.RunsFilter(job_name=self._job.name, statuses=running)
-        for run in self._instance.get_runs(wanted):
-            host, _, pid = run.tags.get(_PROCESS_TAG, "").rpartition(":")
-            if host == socket.gethostname() and not _is_alive(int(pid)):
-                report_dead(self._instance, run.run_id)
-
     def _import(self, key: str) -> Imported:
+        from resources.runs import LOCATION, REPOSITORY_TAG  # noqa: PLC0415
+
         stage, config = ("bulk_write", "replay") if self._replay else ("ingest", "force")
         ops = {f"{self._feed.feed}__{stage}": {"config": {config: self._replay or self._force}}}
         result = self._job.execute_in_process(
@@ -230,8 +214,7 @@ class _Importer:
             tags={
                 **self._tags,
                 "batch-pipelines/requested_by": f"{user()} (command line)",
-                ".dagster/repository": _LOCATION,
-                _PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}",
+                REPOSITORY_TAG: LOCATION,
             },
             raise_on_error=False,
         )
@@ -284,16 +267,6 @@ class _Importer:
             self._progress.update(
                 self._task, description=f"{self._feed.feed} {stage}", completed=done, total=total
             )
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def user() -> str:

@@ -27,7 +27,8 @@ from batch_pipelines.engine.ledger import batches, files, proofs, rejects, signa
 from batch_pipelines.engine.ledger.proofs import ArchiveRecord
 from batch_pipelines.engine.ledger.reject_files import same_rejects, write_parquet
 from batch_pipelines.engine.reading.prefetch import prefetched
-from batch_pipelines.engine.work import batch_for, clear_staging, recorded
+from batch_pipelines.engine.unfinished import clear_staging
+from batch_pipelines.engine.work import batch_for, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def archive(connection: Connection, work: Work) -> ArchiveResult:
         with recorded(connection, work, batch.batch_id, "archive"):
             record = _archive(connection, work, batch)
             proofs.record_archive(connection, batch.batch_id, record)
-    clear_staging(connection, work)
+    clear_staging(connection, work.settings, work.feed.feed, work.key)
     return ArchiveResult(
         batch,
         to_do,

@@ -63,6 +63,10 @@ class FeedPausedError(BatchError):
     """A new batch was asked for of a feed that is paused."""
 
 
+class CancelError(BatchError):
+    """A batch cannot be cancelled, because it is not in progress."""
+
+
 class StageOrderError(BatchError):
     """A stage was asked to run before the one it builds on, or without a batch."""
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.ledger import batches, files, pauses
 from batch_pipelines.engine.sources import take_in
-from batch_pipelines.engine.work import clear_staging, recorded
+from batch_pipelines.engine.unfinished import clear_staging, fail_unfinished
+from batch_pipelines.engine.work import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,7 +79,7 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
             connection, work.feed, work.key, work.run_id,
             requested_by=work.requested_by, correlation_id=work.correlation_id,
         )  # fmt: skip
-    clear_staging(connection, work)
+    clear_staging(connection, work.settings, work.feed.feed, work.key)
     with recorded(connection, work, batch.batch_id, "ingest"), _cleared(work, batch.batch_id):
         # First of all: a delivery that fails here has been tried, too.
         seen = functools.partial(batches.record_fingerprint, connection, batch.batch_id)
@@ -115,16 +116,9 @@ def _cleared(work: Work, batch_id: str) -> Iterator[None]:
 def _fail_dead_batches(connection: Connection, work: Work) -> list[str]:
     """Fail the partition's batches in progress: we hold the lease, so their runs are not alive."""
     why = f"Its run ended without a word; run {work.run_id} took the partition over."
-    runs = []
-    for dead in batches.in_progress(connection, work.feed.feed, work.key):
-        if dead.batch_id == work.run_id:
-            continue
-        with connection.transaction():
-            for stage in batches.STAGES:
-                batches.end_stage(connection, dead.batch_id, stage, why)
-            batches.mark_failed(connection, dead.batch_id, why)
-        runs += batches.runs(connection, dead.batch_id)
-    return runs
+    name = work.feed.feed
+    dead = fail_unfinished(connection, name, work.key, why, but=work.run_id)
+    return [run for batch in dead for run in batches.runs(connection, batch.batch_id)]
 
 
 def _done(connection: Connection, batch: Batch) -> set[str]:

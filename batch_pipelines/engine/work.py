@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -264,19 +263,6 @@ def _record_failure(work: Work, batch_id: str, stage: Stage, why: str) -> LeaseL
     except (BatchError, psycopg.Error):
         pass
     return None
-
-
-def clear_staging(connection: Connection, work: Work) -> None:
-    """Give back the room of every batch of the partition that no stage can go on with.
-
-    Also of those whose run ended before it came to that itself.
-
-    Args:
-        connection: A connection.
-        work: The run's work; it holds the partition's lease.
-    """
-    for batch_id in batches.finished(connection, work.feed.feed, work.key):
-        shutil.rmtree(work.staging(batch_id), ignore_errors=True)
 
 
 def explain(error: BaseException) -> str:

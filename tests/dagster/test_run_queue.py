@@ -14,7 +14,7 @@ from batch_pipelines.definitions import build_defs
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.instance import open_instance, prepared
 from batch_pipelines.run_queue import missing_tags
-from resources.batches import report_dead
+from resources.runs import report_dead
 from tests.support_daemon import next_runs, put_in_queue, started
 from tests.support_process import command
 from tests.support_shop import DAY, FEED, orders
@@ -105,7 +105,7 @@ def test_a_run_that_is_killed_keeps_its_slot_until_it_is_found_dead(
     os.kill(pid_of(daemon, dead), signal.SIGKILL)
     # The code server sees its own child end; of one that was launched elsewhere nobody would.
     assert next_runs(daemon.instance) == [] or ended(daemon, dead) is dg.DagsterRunStatus.FAILURE
-    report_dead(daemon.instance, dead.run_id)
+    report_dead(daemon.instance, dead.run_id, "It was killed.")
     assert next_runs(daemon.instance) == [waiting.run_id]
     daemon.dequeue()
     assert ended(daemon, waiting) is dg.DagsterRunStatus.SUCCESS
@@ -124,7 +124,7 @@ def test_an_import_of_the_command_line_counts_in_the_queue(town: Shop) -> None:
     # It is not known to be dead yet.
     urgent = queued(town, "urgent")
     assert next_runs(town.instance) == []
-    report_dead(town.instance, run.run_id)
+    report_dead(town.instance, run.run_id, "It was killed.")
     assert next_runs(town.instance) == [urgent.run_id]
 
 

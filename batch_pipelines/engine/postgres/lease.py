@@ -9,8 +9,6 @@ cannot commit afterwards; the publish transaction checks the token just before i
 from __future__ import annotations
 
 import hashlib
-import os
-import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import psycopg
 
 from batch_pipelines.engine.errors import BusyError, LeaseLostError
 from batch_pipelines.engine.postgres.database import LEASE_LOCK_CLASS, require_sessions
+from batch_pipelines.engine.processes import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +88,7 @@ class Holder:
 
     Attributes:
         run_id: Its run id.
-        holder: Host and process id.
+        holder: Its process, as `processes` names one.
         died: Whether it ended without releasing the lease.
     """
 
@@ -236,7 +235,7 @@ def acquire(
     """
     connection = database.connect("lease", lock_timeout="10s")
     try:
-        lock = (LEASE_LOCK_CLASS, _lock_key(feed, key))
+        lock = (LEASE_LOCK_CLASS, lock_key(feed, key))
         deadline = clock() + _GRACE_SECONDS
         while not _one(connection, _TRY_LOCK, lock)[0]:
             held = connection.execute(_READ, (feed, key)).fetchone()
@@ -259,7 +258,7 @@ def acquire(
                 "feed": feed,
                 "key": key,
                 "run_id": run_id,
-                "holder": f"{socket.gethostname()}:{os.getpid()}",
+                "holder": str(Process.current()),
                 "pid": pid,
                 "started": started,
                 "seconds": seconds,
@@ -294,7 +293,7 @@ def seize(
         BusyError: A live run holds the lease; it is named.
     """
     deadline = clock() + _GRACE_SECONDS
-    while not _one(connection, _SEIZE, (LEASE_LOCK_CLASS, _lock_key(feed, key)))[0]:
+    while not _one(connection, _SEIZE, (LEASE_LOCK_CLASS, lock_key(feed, key)))[0]:
         if clock() > deadline:
             raise BusyError(_who(feed, key, connection.execute(_READ, (feed, key)).fetchone()))
         sleep(_POLL_SECONDS)
@@ -309,7 +308,16 @@ def _one(
     return row
 
 
-def _lock_key(feed: str, key: str) -> int:
+def lock_key(feed: str, key: str) -> int:
+    """Give the second key of the advisory lock of a partition.
+
+    Args:
+        feed: Name of the feed.
+        key: Partition key.
+
+    Returns:
+        A signed integer of 32 bits.
+    """
     digest = hashlib.sha256(f"{feed}/{key}".encode()).digest()
     return int.from_bytes(digest[:4], "big", signed=True)
 
@@ -319,8 +327,10 @@ def _who(feed: str, key: str, held: tuple[Any, ...] | None) -> str:
     if held is None or held[4]:
         who = "another session"
     else:
-        who = f"run {held[0]} ({held[1]}, lease until {held[5]})"
+        process = Process.read(held[1])
+        where = held[1] if process is None else process.name
+        who = f"run {held[0]} ({where}, lease until {held[5]})"
     return (
-        f"{feed}/{key} is being loaded by {who}; nothing was done. Wait for it, or end it and run "
-        "the same command again."
+        f"{feed}/{key} is being loaded by {who}; nothing was done. Wait for it, or "
+        f"end it (batch-pipelines cancel {feed}/{key}), and run the same command again."
     )

@@ -12,6 +12,7 @@ import pytest
 
 from batch_pipelines.engine.errors import BusyError, LeaseLostError
 from batch_pipelines.engine.postgres.lease import acquire
+from batch_pipelines.engine.processes import Process
 from tests.support_engine import new_id
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def end_backend_of(db: Connection, lease: Lease) -> None:
 
 def test_a_lease_names_its_run_and_process(database: Database, db: Connection) -> None:
     run = new_id()
-    holder = f"{socket.gethostname()}:{os.getpid()}"
+    holder = str(Process.current())
     with take(database, run) as lease:
         assert lease.before is None
         assert db.execute(ROW).fetchone() == (1, run, holder, True, True)

@@ -1,0 +1,76 @@
+"""Batches whose run is gone: they fail, and what nobody can go on with leaves staging.
+
+Whoever calls this holds the partition's lease, so that no run of it is alive.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from batch_pipelines.engine.ledger import batches
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.postgres.database import Connection
+    from batch_pipelines.engine.settings import Settings
+
+
+def fail_unfinished(
+    connection: Connection, feed: str, key: str, why: str, *, but: str | None = None
+) -> list[Batch]:
+    """Fail the batches in progress of a partition.
+
+    Args:
+        connection: A connection.
+        feed: Name of the feed.
+        key: Partition key.
+        why: For the ledger.
+        but: A batch that is left alone: the caller's own.
+
+    Returns:
+        The batches as they were.
+    """
+    found = [b for b in batches.in_progress(connection, feed, key) if b.batch_id != but]
+    for batch in found:
+        with connection.transaction():
+            end_stages(connection, batch.batch_id, why)
+            batches.mark_failed(connection, batch.batch_id, why)
+    return found
+
+
+def end_stages(connection: Connection, batch_id: str, why: str) -> None:
+    """Write down of the stages of a batch that have not ended that they failed."""
+    for stage in batches.STAGES:
+        batches.end_stage(connection, batch_id, stage, why)
+
+
+def clear_half_staged(connection: Connection, settings: Settings, found: Sequence[Batch]) -> None:
+    """Give back the room of batches whose ingest never ended: no stage can go on with them.
+
+    Args:
+        connection: A connection.
+        settings: Where staging is.
+        found: Batches that have failed.
+    """
+    for batch in found:
+        ingest = batches.stages(connection, batch.batch_id).get("ingest")
+        if ingest is None or ingest.status != "SUCCESS":
+            shutil.rmtree(settings.staging / batch.batch_id, ignore_errors=True)
+
+
+def clear_staging(connection: Connection, settings: Settings, feed: str, key: str) -> None:
+    """Give back the room of every batch of a partition that no stage can go on with.
+
+    Also of those whose run ended before it came to that itself.
+
+    Args:
+        connection: A connection.
+        settings: Where staging is.
+        feed: Name of the feed.
+        key: Partition key.
+    """
+    for batch_id in batches.finished(connection, feed, key):
+        shutil.rmtree(settings.staging / batch_id, ignore_errors=True)
