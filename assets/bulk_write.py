@@ -9,6 +9,7 @@ from dagster._core.definitions.metadata import RawMetadataValue
 from assets.common import Cell, batch_metadata, reject_reasons, stage_asset, table
 from batch_pipelines.engine.bulk_write import BulkWriteResult, bulk_write
 from batch_pipelines.engine.feeds import Feed
+from batch_pipelines.engine.ledger.staged_tables import SCHEMA
 from resources.batches import Batches
 
 NO_REJECTS = "no_records_set_aside"
@@ -42,9 +43,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
         "bulk_write",
         after="checksum",
         kinds={"postgres", "table"} if names else {"file"},
-        description=f"Rows of {names}, published in one transaction, each with its batch id."
-        if names
-        else f"No tables: each {feed.entity_type} is published as it was delivered.",
+        description=_description(feed, names),
         check_specs=[
             dg.AssetCheckSpec(
                 NO_REJECTS, asset=key, description="Every record of the delivery could be loaded."
@@ -97,7 +96,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(
             metadata={
                 **batch_metadata(result.batch, worked=result.worked),
-                **({"dagster/partition_row_count": rows} if result.tables else {}),
+                **_rows(result, rows),
                 **(
                     {
                         "dagster/table_name": names,
@@ -117,6 +116,26 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
         )
 
     return _bulk_write
+
+
+def _description(feed: Feed, names: str) -> str:
+    if not names:
+        return f"No tables: each {feed.entity_type} is published as it was delivered."
+    if feed.publish == "after_validation":
+        return f"Rows of {names}, judged; they wait in batch_staging until validate has passed."
+    return f"Rows of {names}, published in one transaction, each with its batch id."
+
+
+def _rows(result: BulkWriteResult, rows: int) -> dict[str, RawMetadataValue]:
+    """Tell how many rows are visible, or wait."""
+    if result.waiting:
+        return {
+            "waiting": table(
+                {"table": w.target_table, "rows": w.digest.rows, "in": f"{SCHEMA}.{w.name}"}
+                for w in result.waiting
+            )
+        }
+    return {"dagster/partition_row_count": rows} if result.tables else {}
 
 
 def _signatures(result: BulkWriteResult) -> dict[str, RawMetadataValue]:

@@ -7,11 +7,12 @@ alone, and a check alone would not stop it.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
+from dagster._core.definitions.metadata import RawMetadataValue
 
 from assets.common import Cell, batch_metadata, differing_rows, stage_asset, table
 from batch_pipelines.engine.feeds import NO_TABLE, Feed
 from batch_pipelines.engine.ledger.proofs import Check, TableValidation
-from batch_pipelines.engine.validate import require_valid, validate
+from batch_pipelines.engine.validate import ValidateResult, require_valid, validate
 from resources.batches import Batches
 from resources.rolled_back import tell_rolled_back
 
@@ -47,7 +48,9 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
         "validate",
         after="bulk_write",
         kinds={"postgres"},
-        description="The committed rows against a second, independent reading of the source.",
+        description="The committed rows against a second, independent reading of the source."
+        if feed.publish == "direct"
+        else "The rows that wait, against a second, independent reading of the source; then published.",
         check_specs=[
             spec
             for name, kinds in _targets(feed).items()
@@ -70,12 +73,22 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(
             metadata={
                 **batch_metadata(result.batch, worked=result.worked),
+                **_published(feed, result),
                 "checks": check_table(result.tables),
                 "seconds": round(result.seconds, 3),
             }
         )
 
     return _validate
+
+
+def _published(feed: Feed, result: ValidateResult) -> dict[str, RawMetadataValue]:
+    """Tell how many rows have become visible, where it is this stage that publishes."""
+    rows = result.batch.written_records
+    if feed.publish == "direct" or rows is None:
+        return {}
+    names = ", ".join(each.table for each in feed.tables)
+    return {"dagster/partition_row_count": rows, "dagster/table_name": names}
 
 
 def _targets(feed: Feed) -> dict[str, dict[str, str]]:

@@ -13,9 +13,10 @@ from batch_pipelines.cli.differences import print_differences
 from batch_pipelines.cli.reconciled import print_reconciliation
 from batch_pipelines.cli.show import Json, print_changes, print_json, print_table, say
 from batch_pipelines.engine.ledger import batches as ledger
-from batch_pipelines.engine.ledger import files, proofs, rollbacks, verifications
+from batch_pipelines.engine.ledger import files, proofs, rollbacks, staged_tables, verifications
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.ledger import signatures as feed_signatures
+from batch_pipelines.engine.ledger.staged_tables import SCHEMA
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.reconciliation.reconcile import find_reconciled
@@ -94,6 +95,7 @@ def show(
         verified = verifications.newest(connection, found.batch_id)
         archive = proofs.archive(connection, found.batch_id)
         taken_back = rollbacks.of_batch(connection, found.batch_id)
+        waiting = staged_tables.of_batch(connection, found.batch_id)
     if json:
         print_json({
             "batch": found, "runs": runs, "stages": stages, "files": staged,
@@ -101,6 +103,7 @@ def show(
             "signature_events": events, "rejects": reasons,
             "validations": validations, "verifications": verified,
             "archive": archive, "last_attempt": last, "rollback": taken_back,
+            "waiting": waiting,
             "next": next_command(found, archived=archive is not None),
         })  # fmt: skip
         return
@@ -128,6 +131,11 @@ def show(
               t.skipped, t.removed]
              for t in tables],
         )  # fmt: skip
+    for each in waiting:
+        say(
+            f"{each.digest.rows:,} rows for {each.target_table} wait in {SCHEMA}.{each.name}, "
+            "not visible before validation has passed"
+        )
     _print_signatures(signatures, len(tables))
     _print_events(events)
     print_reasons(reasons)

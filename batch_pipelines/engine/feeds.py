@@ -37,7 +37,7 @@ FILE: Final = "file"
 # What these mean in `crc32_audit` is given.
 _TAKEN = frozenset({"chunk", "composite", "row"})
 # What is said of tables and of what stands in files.
-_OF_TABLES = ("format", "contract", "bulk_minimum", "ddl", "audit", "one_writer")
+_OF_TABLES = ("format", "contract", "bulk_minimum", "ddl", "audit", "one_writer", "publish")
 
 Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
@@ -66,6 +66,8 @@ class Feed(Part):
         thresholds: How much of a batch may be set aside.
         on_bad_file: What a file does that is not what its sender or its store says: `fail` the batch, or
             it is `set_aside`, none of its rows parsed, and the batch goes on with the others.
+        publish: Whether a batch becomes visible `direct`, before it is validated from outside, or only
+            `after_validation`: until then its rows wait in logged staging tables.
         on_validation_failure: What becomes of a batch that is visible and differs from its source:
             `keep` it, visible and `VALIDATION_FAILED`, or `roll_back` at once.
         limits: What a delivery may be at most.
@@ -107,6 +109,9 @@ class Feed(Part):
     )
     on_bad_file: Literal["fail", "set_aside"] = pydantic.Field(
         default="fail", description="what a file does that is not what its sender says"
+    )
+    publish: Literal["direct", "after_validation"] = pydantic.Field(
+        default="direct", description="when rows become visible: at once, or validated alone"
     )
     on_validation_failure: Literal["keep", "roll_back"] = pydantic.Field(
         default="keep", description="what becomes of a published batch whose validation fails"
@@ -243,9 +248,22 @@ class Feed(Part):
         return bool(self.tables) and self.tables[0].write == "none"
 
     @pydantic.model_validator(mode="after")
+    def _publishes_what_it_writes(self) -> Feed:
+        if self.publish == "after_validation" and self.is_reconciled:
+            message = "with `write: none` nothing is written that `publish` could be about"
+            raise ValueError(message)
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _rolls_back_what_it_may(self) -> Feed:
         if self.on_validation_failure == "keep":
             return self
+        if self.publish == "after_validation":
+            message = (
+                "with `publish: after_validation` nothing is visible that `on_validation_failure` could "
+                "roll back; leave it out"
+            )
+            raise ValueError(message)
         if self.is_reconciled:
             message = (
                 "with `write: none` nothing is written that `on_validation_failure` could roll back"

@@ -5,10 +5,13 @@ Whoever calls this holds the partition's lease, so that no run of it is alive.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from typing import TYPE_CHECKING
 
-from batch_pipelines.engine.ledger import batches
+import psycopg
+
+from batch_pipelines.engine.ledger import batches, staged_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +65,7 @@ def clear_half_staged(connection: Connection, settings: Settings, found: Sequenc
 
 
 def clear_staging(connection: Connection, settings: Settings, feed: str, key: str) -> None:
-    """Give back the room of every batch of a partition that no stage can go on with.
+    """Give back the room of every batch of a partition that no stage can go on with: files and rows.
 
     Also of those whose run ended before it came to that itself.
 
@@ -72,5 +75,9 @@ def clear_staging(connection: Connection, settings: Settings, feed: str, key: st
         feed: Name of the feed.
         key: Partition key.
     """
-    for batch_id in batches.finished(connection, feed, key):
+    finished = batches.finished(connection, feed, key)
+    for batch_id in finished:
         shutil.rmtree(settings.staging / batch_id, ignore_errors=True)
+    # Somebody may be looking at the rows: the next run will find them still.
+    with contextlib.suppress(psycopg.errors.LockNotAvailable):
+        staged_tables.drop(connection, finished)

@@ -95,6 +95,10 @@ class Work:
         """Folder of the row digests that bulk-write leaves for the bag."""
         return self.staging(batch_id) / "row_digests"
 
+    def waiting_digests(self, batch_id: str) -> Path:
+        """Folder of the row digests of rows that wait for validation."""
+        return self.staging(batch_id) / "waiting_digests"
+
     def staged_rejects(self, batch_id: str) -> Path:
         """File in which bulk-write gathers the records that cannot be loaded."""
         return self.staging(batch_id) / "rejects.arrows"
@@ -104,7 +108,8 @@ _WORK: tuple[Action, str] = ("work", "")
 _NOT_VISIBLE: dict[Stage, tuple[Action, str]] = {
     "checksum": _WORK,
     "bulk_write": _WORK,
-    "validate": ("refuse", "nothing of it is published; run the whole partition"),
+    # Of a batch whose rows wait, its bulk-write is done; of others it is not, and they refuse.
+    "validate": _WORK,
     "archive": ("refuse", "nothing of it is published; run the whole partition"),
 }
 _NOT_VALIDATED: dict[Stage, tuple[Action, str]] = {

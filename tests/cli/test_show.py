@@ -114,7 +114,7 @@ def test_show_tells_how_the_columns_of_a_delivery_have_changed(cli: Cli, shop: S
     shop.deliver("b", f"id,customer,placed,amount,nota\n7,1,{DAY},5,x\n")
     cli("import", FEED, "--batch", "b")
     shown = cli("show", f"{FEED}/b").out
-    assert "public.orders: columns against version 1: breaking; refused" in shown
+    assert "public.orders: columns against version 1: breaking; not published" in shown
     assert [line.split()[:2] for line in shown.splitlines() if line.endswith("evolve ")] == [
         ["nota", "added"], ["note", "missing"],
     ]  # fmt: skip

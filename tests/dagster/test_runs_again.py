@@ -164,7 +164,7 @@ def test_validate_alone_refuses_what_is_not_published(shop: Shop) -> None:
     assert shop.run(DAY, "ingest", "checksum").success
     stage, message = failure_of(shop.run(DAY, "validate"))
     assert stage == "validate"
-    assert "nothing of it is published" in message
+    assert "its bulk_write is not done; run the whole partition" in message
 
 
 def test_rows_that_differ_from_their_source_fail_validation_loudly(shop: Shop) -> None:
@@ -233,3 +233,42 @@ def test_a_failing_correction_leaves_the_earlier_batch_in_force(shop: Shop) -> N
     # Dagster shows the last run's failure, so that nobody overlooks that the correction is missing.
     assert shop.materialized("archive") == set()
     assert shop.instance.get_materialized_partitions(stage_key("archive")) == {DAY}
+
+
+def test_a_feed_that_publishes_after_validation_shows_what_waits_and_then_what_is_there(
+    shop: Shop,
+) -> None:
+    feed = shop.settings.feeds / "orders.yaml"
+    feed.write_text(feed.read_text() + "publish: after_validation\n")
+    shop.deliver(DAY, orders(5))
+    first = shop.run(DAY, "ingest", "checksum", "bulk_write")
+    assert first.success
+    assert shop.rows() == []
+    shown = metadata_of(first, "bulk_write")
+    assert shown["batch_status"] == "IN_PROGRESS"
+    (row,) = shown["waiting"].records
+    assert (row.data["table"], row.data["rows"]) == ("public.orders", 5)
+    assert row.data["in"].startswith("batch_staging.")
+    assert "dagster/partition_row_count" not in shown
+
+    shop.query(f"UPDATE {quoted(row.data['in'])} SET amount = amount + 1 WHERE id = 2")
+    second = shop.run(DAY, "validate", "archive")
+    assert not second.success
+    stage, message = failure_of(second)
+    assert stage == "validate"
+    assert "Nothing was published" in message
+    found = {each.check_name: each for each in second.get_asset_check_evaluations()}
+    assert not found["public_orders__aggregates"].passed
+    assert shop.materialized("validate") == shop.materialized("archive") == set()
+    assert shop.rows() == []
+    assert shop.batch(first.run_id).status == "FAILED"
+
+    third = shop.run(DAY)
+    assert third.success
+    assert metadata_of(third, "validate")["dagster/partition_row_count"] == 5
+    assert shop.stamps() == {third.run_id}
+    assert shop.materialized("archive") == {DAY}
+
+
+def quoted(name: str) -> str:
+    return ".".join(f'"{part}"' for part in name.split("."))

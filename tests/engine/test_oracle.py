@@ -244,14 +244,14 @@ def schemas(draw: st.DrawFn) -> tuple[tuple[Table, ...], ...]:
         own = Foreign("p_up_fk", ("up",), "p", ("id",), draw(later))
         parent = replace(parent, foreign=(own,))
     elif draw(maybe):
-        parent = replace(parent, foreign=(referring("p_up_rule", "up", "p", "a"),))
+        parent = replace(parent, foreign=(referring("p_up_refers", "up", "p", "a"),))
     if draw(maybe):
         return ((parent,),)
     child = draw(tables("c"))
     kind = draw(st.sampled_from(["up", "pair", "both", "rule", "circle", "circle by rule"]))
     keys: list[Foreign] = []
     if kind == "rule":
-        keys.append(referring("c_t_rule", "t", "p", "t"))
+        keys.append(referring("c_t_refers", "t", "p", "t"))
     elif kind != "pair":
         keys.append(Foreign("c_up_fk", ("up",), "p", ("id",), draw(later)))
     if kind in {"pair", "both"}:
@@ -261,7 +261,7 @@ def schemas(draw: st.DrawFn) -> tuple[tuple[Table, ...], ...]:
         keys.append(Foreign("c_b_fk", ("b",), "c", ("id",), draw(later)))
     child = replace(child, foreign=tuple(keys))
     if kind == "circle by rule":
-        back = referring("p_b_rule", "b", "c", "b")
+        back = referring("p_b_refers", "b", "c", "b")
         parent = replace(parent, foreign=(*parent.foreign, back))
         return ((parent, child),)
     if kind == "circle":
@@ -416,7 +416,7 @@ def in_order(rows: Sequence[Row]) -> list[str]:
     return sorted(str(sorted(row.items())) for row in rows)
 
 
-def compare(site: Site, case: Case, key: str) -> None:
+def compare(site: Site, case: Case, key: str, publish: str) -> None:
     """Load a case and compare everything with the oracle."""
     site.sql(ddl_of(case.groups))
     for table in case.tables:
@@ -426,7 +426,8 @@ def compare(site: Site, case: Case, key: str) -> None:
     tables = [
         {"table": f"public.{t.name}", "files": f"{t.name}*", "rules": t.rules} for t in case.tables
     ]
-    site.feed = Feed.model_validate({**site.feed.model_dump(), "tables": tables, "thresholds": {}})
+    said = {"tables": tables, "thresholds": {}, "publish": publish}
+    site.feed = Feed.model_validate({**site.feed.model_dump(), **said})
     delivered: dict[str, str | bytes | Any] = {
         name: content for files in case.files.values() for name, content in files.items()
     }
@@ -477,6 +478,9 @@ def compare(site: Site, case: Case, key: str) -> None:
         assert balance.source_records == balance.inserted + balance.rejected
 
 
+PUBLISH = st.sampled_from(["direct", "after_validation"])
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("version", "examples"),
@@ -502,9 +506,9 @@ def test_what_is_accepted_and_why_not(
             derandomize=True,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         )
-        @given(cases())
-        def law(case: Case) -> None:
-            compare(site, case, next(keys))
+        @given(cases(), PUBLISH)
+        def law(case: Case, publish: str) -> None:
+            compare(site, case, next(keys), publish)
 
         law()
 

@@ -22,6 +22,7 @@ from tests.engine.test_oracle import (
     ID,
     KEYS,
     ONCE,
+    PUBLISH,
     RULES,
     UNIQUE_RULES,
     UNTIL_VALIDATE,
@@ -170,14 +171,15 @@ def load(
     return expected
 
 
-def compare(site: Site, case: Case, name: str) -> None:
+def compare(site: Site, case: Case, name: str, publish: str) -> None:
     site.sql(ddl_of([[case.table]]))
     note(ddl_of([[case.table]]))
     put_existing(site, case.table, case.existing)
     table = {
         "table": "public.p", "write": "upsert", "key": case.key, "rules": case.table.rules,
     }  # fmt: skip
-    site.feed = Feed.model_validate({**site.feed.model_dump(), "tables": [table], "thresholds": {}})
+    said = {"tables": [table], "thresholds": {}, "publish": publish}
+    site.feed = Feed.model_validate({**site.feed.model_dump(), **said})
     existing = rows_of(site, case.table, None)
     expected = load(site, case, name, case.first, existing)
     for own in proofs.tables(site.connection, site.newest(name).batch_id):
@@ -204,8 +206,8 @@ def test_what_comes_of_upserts(site18: MakeSite, examples: int) -> None:
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    @given(cases())
-    def law(case: Case) -> None:
-        compare(there, case, next(names))
+    @given(cases(), PUBLISH)
+    def law(case: Case, publish: str) -> None:
+        compare(there, case, next(names), publish)
 
     law()

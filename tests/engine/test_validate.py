@@ -320,7 +320,7 @@ def test_a_source_that_cannot_be_read_again_leaves_the_batch_published(
             folder.rmdir()
     how = "gone" if "gone" in damage else "damaged"
     why = (
-        f"f.{suffix}: its staged copy is {how}. The rows are published but not validated. "
+        f"f.{suffix}: its staged copy is {how}, so the rows cannot be validated. "
         "Import the partition again with --force."
     )
     with pytest.raises(ValidationError) as error:

@@ -98,6 +98,7 @@ class BatchRows:
             their key alone.
         key: Columns to name rows by where nothing is recorded of them.
         replaced_count: Whether images of rows that batches in force have updated since count as rows.
+        waiting: Where the rows are that wait for validation, and are in no table yet.
     """
 
     batch_id: str
@@ -105,10 +106,13 @@ class BatchRows:
     columns: AsSent
     key: tuple[str, ...] = ()
     replaced_count: bool = True
+    waiting: sql.Identifier | None = None
 
     @property
     def table(self) -> sql.Identifier:
-        """The quoted name of the table."""
+        """The quoted name of the table that has the rows."""
+        if self.waiting is not None:
+            return self.waiting
         return sql.Identifier(*self.full_name.split("."))
 
     @property

@@ -174,9 +174,34 @@ _SUPERSEDED = """
 UPDATE batch_audit.import_history
 SET status_before = status, status = 'SUPERSEDED', superseded_by = %s WHERE batch_id = %s
 """
-_VALIDATED = """
+_INVALID = """
 UPDATE batch_audit.import_history
-SET status = %s, error_details = %s, completed_at = clock_timestamp() WHERE batch_id = %s
+SET status = 'VALIDATION_FAILED', status_before = NULL, error_details = %s,
+    completed_at = clock_timestamp()
+WHERE batch_id = %s
+"""
+_VALID = """
+UPDATE batch_audit.import_history AS h
+SET status = CASE WHEN rejected_records > 0 OR EXISTS (
+        SELECT FROM batch_audit.import_file AS f WHERE f.batch_id = h.batch_id AND f.set_aside)
+    THEN 'PARTIAL_SUCCESS' ELSE 'SUCCESS' END,
+    status_before = NULL, error_details = NULL, completed_at = clock_timestamp()
+WHERE batch_id = %s
+"""
+_WAITING = """
+UPDATE batch_audit.import_history
+SET rejected_records = %s, skipped_records = %s, error_details = NULL WHERE batch_id = %s
+"""
+_REPLAY_WAITING = """
+UPDATE batch_audit.import_history
+SET status_before = coalesce(status_before, status), status = 'PUBLISHED', error_details = NULL,
+    completed_at = NULL
+WHERE batch_id = %s
+"""
+_REPLAY_REFUSED = """
+UPDATE batch_audit.import_history
+SET status = status_before, status_before = NULL, error_details = %s, completed_at = clock_timestamp()
+WHERE batch_id = %s
 """
 _WHY = "UPDATE batch_audit.import_history SET error_details = %s WHERE batch_id = %s"
 _STAGE_START = """
@@ -445,13 +470,14 @@ def mark_published(
 
 
 def mark_replayed(connection: Connection, batch_id: str, loaded: int) -> None:
-    """Say that a replay has made more of a batch visible, which is to be validated and archived anew.
-
-    Called inside its publish transaction.
-    """
+    """Say that a replay has made more of a batch visible; called inside its publish transaction."""
     connection.execute(_REPLAYED, {"batch_id": batch_id, "loaded": loaded})
-    connection.execute(_FORGET_STAGES, (batch_id,))
     end_stage(connection, batch_id, "bulk_write")
+
+
+def forget_validation(connection: Connection, batch_id: str) -> None:
+    """Say that a batch is to be validated and archived anew, because a replay has brought more."""
+    connection.execute(_FORGET_STAGES, (batch_id,))
 
 
 def mark_superseded(connection: Connection, batch_id: str, by: str) -> None:
@@ -459,12 +485,42 @@ def mark_superseded(connection: Connection, batch_id: str, by: str) -> None:
     connection.execute(_SUPERSEDED, (by, batch_id))
 
 
-def mark_validated(
-    connection: Connection, batch_id: str, *, status: str, why: str | None = None
-) -> None:
-    """Keep the verdict of validation, which ends the stage."""
+def mark_waiting(connection: Connection, batch_id: str, rejected: int, skipped: int) -> None:
+    """Say that the batch's rows wait for validation, and that its bulk-write is done.
+
+    Called inside the transaction that stages them.
+    """
+    connection.execute(_WAITING, (rejected, skipped, batch_id))
+    end_stage(connection, batch_id, "bulk_write")
+
+
+def mark_replay_waiting(connection: Connection, batch_id: str) -> None:
+    """Say that records to be replayed wait, so the batch is to be validated and archived anew.
+
+    Called inside the transaction that stages them.
+    """
+    connection.execute(_REPLAY_WAITING, (batch_id,))
+    forget_validation(connection, batch_id)
+    end_stage(connection, batch_id, "bulk_write")
+
+
+def mark_replay_refused(connection: Connection, batch_id: str, why: str) -> None:
+    """Say that records to be replayed did not pass validation: the batch is what it was before."""
+    connection.execute(_REPLAY_REFUSED, (why, batch_id))
+    end_stage(connection, batch_id, "validate", why)
+
+
+def mark_valid(connection: Connection, batch_id: str) -> None:
+    """Keep that validation has passed, which ends the stage: a success, if only in part."""
     with connection.transaction():
-        connection.execute(_VALIDATED, (status, why, batch_id))
+        connection.execute(_VALID, (batch_id,))
+        end_stage(connection, batch_id, "validate")
+
+
+def mark_invalid(connection: Connection, batch_id: str, why: str) -> None:
+    """Keep that validation of what is visible has failed, which ends the stage."""
+    with connection.transaction():
+        connection.execute(_INVALID, (why, batch_id))
         end_stage(connection, batch_id, "validate")
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import psycopg
+    from psycopg import sql
 
     from batch_pipelines.engine.postgres.database import Connection
 
@@ -235,6 +236,11 @@ SELECT DISTINCT ON (target_table) target_table, src_records, tgt_records, checks
     tgt_extras, mismatches, matches, details
 FROM batch_audit.validation_summary WHERE batch_id = %s ORDER BY target_table, log_id DESC
 """
+_CHECKS = """
+SELECT DISTINCT ON (target_table) log_id, checks FROM batch_audit.validation_summary
+WHERE batch_id = %s AND target_table = %s ORDER BY target_table, log_id DESC
+"""
+_SET_CHECKS = "UPDATE batch_audit.validation_summary SET checks = %s WHERE log_id = %s"
 _OF_LOG = """
 SELECT target_table, src_records, tgt_records, checks, src_extras, tgt_extras, mismatches, matches,
     details
@@ -368,6 +374,24 @@ def close_validation(
 def abandon_validation(connection: Connection, log_id: int, why: str) -> None:
     """End a log entry whose checks could not be made."""
     connection.execute(_CLOSE_LOG, ("UNVERIFIED", why, log_id))
+
+
+def rename_in_checks(
+    connection: Connection, batch_id: str, table: str, old: sql.Identifier, new: sql.Identifier
+) -> None:
+    """Have the statements of a table's newest checks name another relation, which holds the same rows.
+
+    Args:
+        connection: A connection.
+        batch_id: The batch.
+        table: The table that was validated.
+        old: The relation that was asked.
+        new: The one to ask from now on.
+    """
+    before, after = old.as_string(connection), new.as_string(connection)
+    for log_id, checks in connection.execute(_CHECKS, (batch_id, table)).fetchall():
+        renamed = [{**check, "sql": check["sql"].replace(before, after)} for check in checks]
+        connection.execute(_SET_CHECKS, (Jsonb(renamed), log_id))
 
 
 def validations(connection: Connection, batch_id: str) -> list[TableValidation]:

@@ -10,7 +10,7 @@ import json
 import uuid
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pgpq
@@ -18,7 +18,8 @@ import pyarrow as pa
 from psycopg import sql
 from psycopg.rows import class_row
 
-from batch_pipelines.engine.rejects import Reason
+from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.rejects import Breach, Reason, Reject
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.postgres.database import Connection
-    from batch_pipelines.engine.rejects import Reject
 
 # Rejects held in memory at a time.
 _ROWS = 2_000
@@ -161,9 +161,14 @@ class Rejects:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._flush()
-        self._writer.close()
-        self._file.close()
+        self.close()
+
+    def close(self) -> None:
+        """Finish the file, so that it can be taken over: nothing is taken in any more."""
+        if not self._file.closed:
+            self._flush()
+            self._writer.close()
+            self._file.close()
 
     @property
     def total(self) -> int:
@@ -188,6 +193,24 @@ class Rejects:
             self._waiting.append(_row(table, reject, skipped=skipped))
             if len(self._waiting) >= _ROWS:
                 self._flush()
+
+    def take_over(self, path: Path) -> None:
+        """Take in the rejects that an earlier step of the batch has gathered.
+
+        Args:
+            path: Its file.
+
+        Raises:
+            DeliveryError: The file is gone or damaged.
+        """
+        try:
+            with path.open("rb") as file, pa.ipc.open_stream(file) as reader:
+                for rows in reader:
+                    for row in rows.to_pylist():
+                        self.add(row["target_table"], [_reject(row)], skipped=row["skipped"])
+        except (OSError, pa.ArrowException):
+            message = f"{path}: gone or damaged. Run the whole partition again."
+            raise DeliveryError(message) from None
 
     def record(self, connection: Connection, batch: Batch) -> None:
         """Keep them in the ledger, in place of what an earlier try of the batch has left there.
@@ -271,6 +294,13 @@ def _row(table: str, reject: Reject, *, skipped: bool) -> dict[str, object]:
         "breaches": json.dumps([asdict(breach) for breach in reject.breaches]),
         "skipped": skipped,
     }
+
+
+def _reject(row: dict[str, Any]) -> Reject:
+    return Reject(
+        row["file_name"], row["record_number"], row["line_number"], row["byte_offset"], row["raw"],
+        tuple(Breach(**breach) for breach in json.loads(row["breaches"])),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class SignatureEvent:
         target_table: The table.
         verdict: `same`, `compatible` or `breaking`.
         previous_version: The version it was compared with; None for a first delivery.
-        version: The version it was loaded as; None where it was refused.
+        version: The version it was loaded as; None where it was refused, or its rows wait.
         signature_hash: Compatibility hash of what it brought.
         changes: What differed, by column.
         not_loaded: The columns that were left out, as the table would name them.
@@ -85,7 +85,7 @@ class SignatureEvent:
     not_loaded: tuple[str, ...]
 
     def __str__(self) -> str:
-        became = "refused" if self.version is None else f"loaded as version {self.version}"
+        became = "not published" if self.version is None else f"loaded as version {self.version}"
         return f"{described(self.target_table, self.verdict, self.previous_version)}; {became}"
 
 
@@ -166,6 +166,19 @@ def record_refused(connection: Connection, batch: Batch, comparison: Comparison)
     """
     connection.execute(_FORGET, (batch.batch_id,))
     _record(connection, batch, comparison, None)
+
+
+def record_waiting(connection: Connection, batch: Batch, comparisons: Iterable[Comparison]) -> None:
+    """Keep what the delivery is of a batch whose rows wait; no version comes of it before the publish.
+
+    Args:
+        connection: A connection, inside the transaction that stages the rows.
+        batch: The batch.
+        comparisons: What it brings to each table.
+    """
+    connection.execute(_FORGET, (batch.batch_id,))
+    for comparison in comparisons:
+        _record(connection, batch, comparison, None)
 
 
 def _add(connection: Connection, batch: Batch, table: str, signature: FeedSignature) -> int | None:

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from batch_pipelines.engine.errors import BatchError, BusyError, RollbackError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import batches, rollbacks
+from batch_pipelines.engine.ledger import batches, rollbacks, staged_tables
 from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.postgres.lease import seize
 from batch_pipelines.engine.rollback.keeping import keep_rows
@@ -368,6 +368,8 @@ class _Attempt:
             reason=request.reason,
             tables=tables,
         )
+        # Records that wait to be replayed go with their batch.
+        staged_tables.drop(connection, [batch.batch_id])
         if reinstated is not None:
             rollbacks.reinstate(connection, reinstated)
         rollbacks.record_event(

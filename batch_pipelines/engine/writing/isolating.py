@@ -26,6 +26,7 @@ from batch_pipelines.engine.writing.judging import UNIQUE, judge, note
 from batch_pipelines.engine.writing.publishing import put
 from batch_pipelines.engine.writing.staging import BREACHES, stage, take_out
 from batch_pipelines.engine.writing.superseding import delete_batch, needs_diff
+from batch_pipelines.engine.writing.waiting import bring_back
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -61,8 +62,7 @@ class Isolation:
     staged: tuple[Staged, ...] = field(default=(), init=False)
 
     def stage(self) -> None:
-        """Bring the batch's rows into staging tables."""
-        proofs = [self.publication.proof(s, self.rejects) for s in self.publication.sources]
+        """Bring the batch's rows into temporary tables: from its files, or from where they waited."""
         replaced = self.publication.replaced(self.connection)
         extras = {}
         for source in self.publication.sources:
@@ -70,6 +70,10 @@ class Isolation:
             if self.publication.upsert_key(source):
                 looked_at |= replaced.get(name, frozenset())
             extras[name] = source.lacks(looked_at)
+        if self.publication.step == "publish":
+            self.staged = bring_back(self.connection, self.publication, self.rejects, extras)
+            return
+        proofs = [self.publication.proof(s, self.rejects) for s in self.publication.sources]
         self.staged = stage(self.connection, proofs, self.publication.told, extras)
 
     def judge(self) -> int:

@@ -3,6 +3,9 @@
 A clean batch is sent straight into its tables, in the publish transaction. Where PostgreSQL refuses a
 row, that transaction is aborted; the rows go to staging tables, what does not fit is found there by
 queries and taken out, and what is left is published. Nothing is committed in between.
+
+Where a feed publishes after validation, it is two steps: what is left waits in logged tables, and comes
+back from there to be judged once more, against the tables of then, and published; see `waiting`.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from batch_pipelines.engine.writing.publishing import (
     refuse_too_many,
 )
 from batch_pipelines.engine.writing.superseding import needs_diff
+from batch_pipelines.engine.writing.waiting import have_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -88,7 +92,7 @@ def load(connection: Connection, publication: Publication) -> Loaded:
             if not _starts_in_staging(connection, publication):
                 done = _go_straight(connection, publishing, publication)
             done = done or _isolate(connection, publishing, publication)
-            if publication.is_real:
+            if publication.is_real and publication.step != "stage":
                 _analyze(publishing, publication, done.balances)
             return done
     finally:
@@ -100,6 +104,7 @@ def _starts_in_staging(connection: Connection, publication: Publication) -> bool
     """Say whether rows are staged at once: they need it, or the last delivery did."""
     return (
         publication.purpose == "replay"
+        or publication.step != "whole"
         or any(
             source.as_text
             or publication.upsert_key(source)
@@ -131,34 +136,49 @@ def _go_straight(
 
 
 def _isolate(connection: Connection, publishing: Connection, publication: Publication) -> Loaded:
-    """Publish what fits, once what does not is known."""
-    with Rejects(publication.work.staged_rejects(publication.batch.batch_id)) as found:
+    """Publish what fits, once what does not is known; or have it wait."""
+    earlier = publication.work.staged_rejects(publication.batch.batch_id)
+    is_last = publication.step == "publish"
+    with Rejects(earlier.with_suffix(".publishing") if is_last else earlier) as found:
+        if is_last:
+            found.take_over(earlier)
         isolation = Isolation(publishing, publication, found)
         try:
             isolation.stage()
-            refused: psycopg.Error | BrokenRulesError | None = None
-            for _ in range(_TRIES):
-                out = isolation.judge()
-                if isinstance(refused, BrokenRulesError) and not out:
-                    raise refused
-                if isinstance(refused, psycopg.Error) and not out and not _is_transient(refused):
-                    out = isolation.bisect()
-                    if not out:
-                        raise PublishError(explain(refused)) from None
+            if publication.step == "stage":
+                isolation.judge()
                 refuse_too_many(publication, found)
-                try:
-                    balances = publish_staged(publishing, publication, found, isolation.staged)
-                except psycopg.Error as error:
-                    if publishing.broken or not _is_worth_staging(error):
-                        raise
-                    refused = error
-                except BrokenRulesError as error:
-                    refused = error
-                else:
-                    return Loaded(balances, found.reasons)
+                balances = have_wait(publishing, publication, found, isolation.staged)
+            else:
+                balances = _publish_judged(publishing, publication, isolation, found)
         except ThresholdError:
             _keep(connection, publication, found)
             raise
+        return Loaded(balances, found.reasons)
+
+
+def _publish_judged(
+    publishing: Connection, publication: Publication, isolation: Isolation, found: Rejects
+) -> tuple[TableBalance, ...]:
+    """Publish what is staged and fits; judge it anew where others came in between."""
+    refused: psycopg.Error | BrokenRulesError | None = None
+    for _ in range(_TRIES):
+        out = isolation.judge()
+        if isinstance(refused, BrokenRulesError) and not out:
+            raise refused
+        if isinstance(refused, psycopg.Error) and not out and not _is_transient(refused):
+            out = isolation.bisect()
+            if not out:
+                raise PublishError(explain(refused)) from None
+        refuse_too_many(publication, found)
+        try:
+            return publish_staged(publishing, publication, found, isolation.staged)
+        except psycopg.Error as error:
+            if publishing.broken or not _is_worth_staging(error):
+                raise
+            refused = error
+        except BrokenRulesError as error:
+            refused = error
     message = (
         f"{publication.batch.name}: other writers changed the tables {_TRIES} times while it was "
         "being published; nothing was written. Run again when they are done."

@@ -7,6 +7,7 @@ what it stored. Whatever goes wrong between the two shows as a difference.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -54,13 +55,19 @@ class Proof:
     received: RowDigest = field(default_factory=RowDigest.zero)
     chunks: list[ChunkDigest] = field(default_factory=list)
 
-    def __enter__(self) -> Self:
-        delivered = {column.name: column for column in self.source.told}
+    @cached_property
+    def _key(self) -> tuple[str, ...]:
         names = self.source.table.primary_key
-        self._key = tuple(names) if set(names) <= set(delivered) else ()
+        return names if {*names} <= {column.name for column in self.source.told} else ()
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
         fields = [pa.field("file_name", pa.string()), pa.field("record", pa.int64())]
-        fields += [pa.field(name, wire_of(delivered[name]).arrow) for name in self._key]
-        self._schema = pa.schema([*fields, pa.field("crc32c", pa.uint32())])
+        key = (self.source.table.column(name) for name in self._key)
+        fields += [pa.field(column.name, wire_of(column).arrow) for column in key]
+        return pa.schema([*fields, pa.field("crc32c", pa.uint32())])
+
+    def __enter__(self) -> Self:
         self._writer = _open(self.path, self._schema)
         return self
 

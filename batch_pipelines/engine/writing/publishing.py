@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from psycopg import sql
@@ -19,7 +20,7 @@ from batch_pipelines.engine.digests import RowDigest
 from batch_pipelines.engine.digests.sql import table_digest
 from batch_pipelines.engine.errors import PublishError, ThresholdError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import batches, proofs, signatures
+from batch_pipelines.engine.ledger import batches, proofs, signatures, staged_tables
 from batch_pipelines.engine.ledger.proofs import TableBalance
 from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.reading.prefetch import prefetched
@@ -79,6 +80,8 @@ class Publication:
         purpose: `load` a batch; `replay` records that were set aside when it was published, whose
             rows come to those that it has already; or a `rehearsal`, which ends before the ledger is
             told, and is rolled back.
+        step: `whole`, or for a feed that publishes after validation: `stage` rows, for them to wait;
+            `publish` those that have waited.
         bisected: Statements it took to find single rows by halving, by table.
     """
 
@@ -89,7 +92,13 @@ class Publication:
     retired: tuple[TableInfo, ...]
     digests: Path
     purpose: Literal["load", "replay", "rehearsal"]
+    step: Literal["whole", "stage", "publish"] = "whole"
     bisected: dict[str, int] = field(default_factory=dict)
+
+    def staged_only(self) -> Publication:
+        """Give the first step: rows are judged and staged, and then wait."""
+        digests = self.work.waiting_digests(self.batch.batch_id)
+        return replace(self, step="stage", digests=digests)
 
     def upsert_key(self, source: TableSource) -> tuple[str, ...]:
         """Give the columns by which a table's rows are upserted; none where they are inserted."""
@@ -99,6 +108,14 @@ class Publication:
     def policy(self, source: TableSource) -> Policy:
         """Say which rows of a source are inserted singly."""
         return Policy.of(self.work.feed, source.table.full_name, self.work.settings)
+
+    def proves_all(self, source: TableSource) -> bool:
+        """Say whether stored rows are held against staged ones in all columns.
+
+        Where the source does not tell all their values; and where they have been validated as staged, so
+        that nothing else will look at what PostgreSQL has converted.
+        """
+        return bool(source.filled or (self.step == "publish" and source.as_text))
 
     @property
     def is_real(self) -> bool:
@@ -112,8 +129,14 @@ class Publication:
 
     def proof(self, source: TableSource, rejects: Rejects) -> Proof:
         """Begin the proof of one source."""
-        suffix = f".replay-{self.work.run_id}.parquet" if self.purpose == "replay" else ".parquet"
-        return Proof(source, self.digests / f"{source.table.full_name}{suffix}", rejects)
+        return Proof(source, self.row_digests(source), rejects)
+
+    def row_digests(self, source: TableSource) -> Path:
+        """Say where the row digests of one source are kept."""
+        # Which run a replay is of, is known when it is published.
+        named = self.purpose == "replay" and self.step != "stage"
+        suffix = f".replay-{self.work.run_id}.parquet" if named else ".parquet"
+        return self.digests / f"{source.table.full_name}{suffix}"
 
     def told(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         """Pass chunks on and tell how far it has come."""
@@ -348,7 +371,9 @@ def _before(connection: Connection, publication: Publication) -> dict[str, _Befo
     return {
         source.table.full_name: _Before(
             _stored(connection, source, batch_id),
-            _whole(connection, source, source.table.identifier, _stamped(batch_id)),
+            _whole(connection, source, source.table.identifier, _stamped(batch_id))
+            if publication.proves_all(source)
+            else RowDigest.zero(),
             broken_rules(connection, source.table, source.rules, batch_id),
         )
         for source in publication.sources
@@ -364,7 +389,7 @@ def _finish(
     began: _Begin,
 ) -> tuple[TableBalance, ...]:
     """Do what comes after the rows, in the order that guarantees it."""
-    batch, old = publication.batch, publication.superseded
+    batch = publication.batch
     refuse_too_many(publication, rejects)
     removed = _remove_missing(connection, publication)
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -379,12 +404,30 @@ def _finish(
         whole = _is_most(began.sizes[table.oid], _size(connection, table))
         with _reading_whole(connection, wanted=whole):
             _prove(connection, each.proof, batch.batch_id, rejects, before)
-            if each.staged is not None:
-                _prove_filled(connection, each.staged, batch.batch_id, before)
-        balances.append(_balance(publication, each, rejects, removed))
+            if each.staged is not None and publication.proves_all(each.proof.source):
+                _prove_all(connection, each.staged, batch.batch_id, before)
+        balances.append(balance_of(publication, each.proof, each.put, rejects, removed))
     balances += [_farewell(t, removed.get(t.full_name, 0)) for t in publication.retired]
     if not publication.is_real:
         return tuple(balances)
+    _record(connection, publication, rejects, written, balances, began)
+    if publication.step == "publish":
+        _end_of_waiting(connection, publication)
+    failpoint("bulk_write.before_fence", connection)
+    publication.work.lease.fence(connection)
+    return tuple(balances)
+
+
+def _record(
+    connection: Connection,
+    publication: Publication,
+    rejects: Rejects,
+    written: Sequence[_Written],
+    balances: Sequence[TableBalance],
+    began: _Begin,
+) -> None:
+    """Write down what the ledger keeps of the rows that become visible."""
+    batch, old = publication.batch, publication.superseded
     record_whole(connection, publication)
     if publication.work.feed.audit == "row":
         for each in written:
@@ -400,6 +443,8 @@ def _finish(
         proofs.record_replay(connection, batch.batch_id, balances, chunks, written_alike)
         rejects.record_replay(connection, batch, publication.work.run_id)
         batches.mark_replayed(connection, batch.batch_id, total)
+        if publication.step == "whole":
+            batches.forget_validation(connection, batch.batch_id)
     else:
         proofs.record_publish(connection, batch.batch_id, balances, chunks, written_alike)
         rejects.record(connection, batch)
@@ -412,9 +457,18 @@ def _finish(
         sizes = {f.file_name: f.size for source in publication.sources for f in source.files}
         size = sum(sizes.values())
         batches.record_volume(connection, batch.batch_id, source_bytes=size, since=began.wal)
-    failpoint("bulk_write.before_fence", connection)
-    publication.work.lease.fence(connection)
-    return tuple(balances)
+
+
+def _end_of_waiting(connection: Connection, publication: Publication) -> None:
+    """Say that rows which have passed validation are in their tables, and wait no more."""
+    batch_id = publication.batch.batch_id
+    for each in staged_tables.of_batch(connection, batch_id):
+        target = sql.Identifier(*each.target_table.split("."))
+        # The statements that were run are kept as they can be run from now on.
+        asked = sql.Identifier(*each.asked)
+        proofs.rename_in_checks(connection, batch_id, each.target_table, asked, target)
+    staged_tables.drop(connection, [batch_id])
+    batches.mark_valid(connection, batch_id)
 
 
 def _is_most(before: int, now: int) -> bool:
@@ -453,10 +507,22 @@ def _remove_missing(connection: Connection, publication: Publication) -> dict[st
     }
 
 
-def _balance(
-    publication: Publication, written: _Written, rejects: Rejects, removed: dict[str, int]
+def balance_of(
+    publication: Publication,
+    proof: Proof,
+    put: Put,
+    rejects: Rejects,
+    removed: Mapping[str, int] = MappingProxyType({}),
 ) -> TableBalance:
-    proof, put = written.proof, written.put
+    """Balance a table.
+
+    Args:
+        publication: What is published, or staged.
+        proof: The proof of its source.
+        put: What happened to its rows.
+        rejects: The records that were set aside.
+        removed: Rows of the superseded batch that were taken away at last, by table.
+    """
     name = proof.source.table.full_name
     return TableBalance(
         target_table=name,
@@ -497,14 +563,7 @@ def _prove(
     """Compare what PostgreSQL holds with what was parsed, and that with the independent count."""
     source = proof.source
     name = source.table.full_name
-    aside = rejects.count[name] + rejects.skipped[name]
-    if proof.digest.rows + aside != source.records:
-        message = (
-            f"{name}: the books do not balance: {source.records} records by the independent count, "
-            f"{proof.digest.rows} parsed and {aside} set aside. A quote may be misplaced; nothing "
-            "was written."
-        )
-        raise PublishError(message)
+    require_balance(proof, rejects)
     stored = _stored(connection, source, batch_id)
     expected = before.get(name, _Before()).stored + proof.digest
     if not source.exact:
@@ -523,10 +582,31 @@ def _prove(
         raise PublishError(message)
 
 
-def _prove_filled(
+def require_balance(proof: Proof, rejects: Rejects) -> None:
+    """Hold what was parsed of a source against the independent count of its records.
+
+    Args:
+        proof: The proof of the source.
+        rejects: The records that were set aside.
+
+    Raises:
+        PublishError: The books do not balance.
+    """
+    source, name = proof.source, proof.source.table.full_name
+    aside = rejects.count[name] + rejects.skipped[name]
+    if proof.digest.rows + aside != source.records:
+        message = (
+            f"{name}: the books do not balance: {source.records} records by the independent count, "
+            f"{proof.digest.rows} parsed and {aside} set aside. A quote may be misplaced; nothing "
+            "was written."
+        )
+        raise PublishError(message)
+
+
+def _prove_all(
     connection: Connection, staged: Staged, batch_id: str, before: Mapping[str, _Before]
 ) -> None:
-    """Compare stored rows with staged ones, where the source does not tell all their values.
+    """Compare all columns of stored rows with those of the staged ones.
 
     What was staged has been compared with the source, before it got the values that the table has.
     """
@@ -544,9 +624,7 @@ def _prove_filled(
 def _whole(
     connection: Connection, source: TableSource, table: sql.Identifier, where: sql.Composable
 ) -> RowDigest:
-    """Digest all columns of rows; nothing where the source tells all their values."""
-    if not source.filled:
-        return RowDigest.zero()
+    """Digest all columns of rows, those outside the closed list of types as text."""
     columns = [
         sql.SQL("{}{}").format(
             sql.Identifier(column.name), sql.SQL("::text" if column.wire is None else "")

@@ -8,7 +8,7 @@ gone with the session, however that ends.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -91,22 +91,47 @@ def stage(
     Raises:
         PublishError: What is staged is not what was sent.
     """
-    connection.execute(_ROOM)
-    connection.execute(_CREATE_BREACHES.format(name=_BARE_BREACHES))
+    make_room(connection)
     staged = []
     for number, proof in enumerate(proofs):
         source = proof.source
-        name = create_staged(connection, f"batch_pipelines_staged_{number}", source)
+        name = create_staged(connection, staged_name(number), source)
         with proof, closing(prefetched(proof.watch(source.chunks()))) as ahead:
             places = copy_placed(connection, name, source, told(ahead))
         _prove_received(connection, proof, name, places)
         if source.filled:
             fill(connection, name, source)
-        extra = tuple(extras.get(source.table.full_name, ()))
-        _add(connection, name, extra)
-        connection.execute(sql.SQL("ANALYZE {}").format(name))
-        staged.append(Staged(number, source, name, proof, extra))
+        extra = extras.get(source.table.full_name, ())
+        staged.append(complete_staged(connection, Staged(number, source, name, proof), extra))
     return tuple(staged)
+
+
+def make_room(connection: Connection) -> None:
+    """Make this session ready for staged tables: room for them, and for what is noted of their rows."""
+    connection.execute(_ROOM)
+    connection.execute(_CREATE_BREACHES.format(name=_BARE_BREACHES))
+
+
+def staged_name(number: int) -> str:
+    """Name the temporary table of a source, by its number."""
+    return f"batch_pipelines_staged_{number}"
+
+
+def complete_staged(connection: Connection, staged: Staged, extra: Iterable[Column]) -> Staged:
+    """Add what no record brings to a staged table that has its rows.
+
+    Args:
+        connection: A connection.
+        staged: The staged rows.
+        extra: Columns to be judged or restored by; rows get their defaults.
+
+    Returns:
+        The same rows with these columns.
+    """
+    columns = tuple(extra)
+    _add(connection, staged.name, columns)
+    connection.execute(sql.SQL("ANALYZE {}").format(staged.name))
+    return replace(staged, extra=columns)
 
 
 def create_staged(connection: Connection, name: str, source: TableSource) -> sql.Identifier:

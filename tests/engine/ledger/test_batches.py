@@ -79,7 +79,7 @@ def test_a_verdict_ends_its_stage(ledger: Connection) -> None:
         for stage in ("ingest", "bulk_write", "validate"):
             batches.start_stage(ledger, TWO, stage, TWO)
         batches.mark_published(ledger, TWO, 1, 0, 0)
-        batches.mark_validated(ledger, TWO, status="SUCCESS")
+        batches.mark_valid(ledger, TWO)
         batches.mark_duplicate(ledger, TWO, ONE)
         ended = batches.stages(ledger, TWO)
         assert {record.status for record in ended.values()} == {"SUCCESS"}

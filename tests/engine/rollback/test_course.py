@@ -57,6 +57,7 @@ COURSES = profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 KEYS = st.sampled_from("ab")
+PUBLISH = st.sampled_from(["direct", "after_validation"])
 IDS = st.integers(1, 6)
 
 Values: TypeAlias = dict[str, Any]
@@ -136,12 +137,13 @@ class Course(RuleBasedStateMachine):
         for number in (1, 2, 3):
             self.rows["parents", number] = [Version(None, {"name": "by hand", "size": 5})]
 
-    @rule(key=KEYS, data=st.data(), partial_=st.booleans())
-    def load(self, key: str, data: st.DataObject, partial_: bool) -> None:
-        """Import a partition; the first time it is new, later it corrects."""
+    @rule(key=KEYS, data=st.data(), partial_=st.booleans(), publish=PUBLISH)
+    def load(self, key: str, data: st.DataObject, partial_: bool, publish: str) -> None:
+        """Import a partition, in one step or in two; the first time it is new, later it corrects."""
         if key in {written.key for written in self.batches.values()}:
             return  # a correction is a course of its own, below
         delivered = self._draw(data, partial_=partial_)
+        self.site.feed = self.site.feed.model_copy(update={"publish": publish})
         self._publish(key, delivered)
 
     def _draw(self, data: st.DataObject, *, partial_: bool) -> dict[Row, Values]:
