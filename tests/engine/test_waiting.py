@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +13,10 @@ from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ledger import batches, proofs, rejects, staged_tables
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.validate import require_valid, validate
+from batch_pipelines.engine.verification.evidence import evidence_of, row_digests
 from tests.support_engine import KEY, new_id
 from tests.support_process import At, importing
+from tests.support_rollback import take_back
 
 if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
@@ -183,6 +186,10 @@ def test_conflicts_that_arose_since_are_quarantined_as_in_a_direct_publish(
     parents = {t.target_table: t for t in proofs.tables(site.connection, now.batch_id)}["public.p"]
     assert (parents.inserted, parents.rejected) == (2, 1)
     assert nothing_waits(site)
+    # Its bag has the digests of the rows that were published, as `verify` wants them.
+    bag = evidence_of(site.connection, site.settings, now.batch_id)
+    assert bag.archive is not None
+    assert row_digests(site.connection, bag, now.batch_id, "public.c")
 
 
 def test_conflicts_that_arose_since_fail_it_where_the_feed_says_so(site18: MakeSite) -> None:
@@ -434,6 +441,63 @@ def test_a_replay_that_fails_validation_leaves_the_batch_as_it_was(site18: MakeS
     replay(site)
     assert site.run(stages=REST).status == "SUCCESS"
     assert site.stamps("public.c") == {batch.batch_id: 4}
+
+
+def test_a_feed_that_says_otherwise_meanwhile_publishes_at_once_and_forgets_what_waits(
+    site18: MakeSite,
+) -> None:
+    site = site18(DDL, TABLES, **WAP)
+    site.deliver(FILES | {"c.csv": FILES["c.csv"] + "13,9,10.0.0.3,1\n"})
+    batch = site.run(stages=FIRST)
+    site.feed = site.feed.model_copy(update={"publish": "direct"})
+    assert site.run(stages=["bulk_write"]).status == "PUBLISHED"
+    assert nothing_waits(site)
+    assert site.run(stages=REST).status == "PARTIAL_SUCCESS"
+    # What waits is published by validate, whatever the feed says by then.
+    mend(site)
+    site.feed = site.feed.model_copy(update={"publish": "after_validation"})
+    replay(site)
+    site.feed = site.feed.model_copy(update={"publish": "direct"})
+    assert site.run(stages=REST).status == "SUCCESS"
+    assert site.stamps("public.c") == {batch.batch_id: 4}
+
+
+def test_a_rollback_takes_what_waits_along(site18: MakeSite) -> None:
+    site = site18(DDL, TABLES, **WAP)
+    batch = site.load(FILES | {"c.csv": FILES["c.csv"] + "13,9,10.0.0.3,1\n"})
+    mend(site)
+    replay(site)
+    take_back(site, batch.batch_id)
+    assert nothing_waits(site)
+    assert site.stamps("public.p") == {None: 1}
+    assert site.stamps("public.c") == {}
+
+
+@pytest.mark.parametrize("audit", ["file", "row"])
+def test_lines_of_json_with_columns_of_their_own_wait_with_their_defaults(
+    site18: MakeSite, audit: str
+) -> None:
+    ddl = """
+    CREATE TABLE t (id integer PRIMARY KEY, kind text DEFAULT 'plain', doc jsonb,
+        at timestamptz DEFAULT clock_timestamp(), import_batch_id uuid)
+    """
+    site = site18(ddl, **WAP, audit=audit)
+    lines = [
+        {"id": 1, "kind": "x", "doc": {"a": 1}},
+        {"id": 2},
+        {"id": 3, "at": "2024-05-01T00:00Z"},
+    ]
+    site.deliver({"a.jsonl": "".join(f"{json.dumps(line)}\n" for line in lines)})
+    batch = site.run(stages=FIRST)
+    (waiting,) = waiting_tables(site)
+    before = site.sql(f'SELECT id, kind, doc, at FROM batch_staging."{waiting}" ORDER BY id')
+    assert site.run(stages=REST).status == "SUCCESS"
+    # A default is taken once, and what was validated is what is published.
+    assert site.sql("SELECT id, kind, doc, at FROM t ORDER BY id") == before
+    rows = (
+        "SELECT count(*) FROM batch_audit.crc32_audit WHERE entity_type = 'row' AND batch_id = %s"
+    )
+    assert site.count(rows, batch.batch_id) == (3 if audit == "row" else 0)
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ WHERE batch_id = %s AND status = 'FAILED'
 _COUNTED = "UPDATE batch_audit.import_history SET source_records = %s WHERE batch_id = %s"
 _REPLAYED = """
 UPDATE batch_audit.import_history
-SET status = 'PUBLISHED', written_records = written_records + %(loaded)s,
+SET status = 'PUBLISHED', status_before = NULL, written_records = written_records + %(loaded)s,
     published_xids = published_xids || pg_current_xact_id(),
     rejected_records = rejected_records - %(loaded)s, error_details = NULL, completed_at = NULL
 WHERE batch_id = %(batch_id)s

@@ -412,7 +412,10 @@ def _finish(
         return tuple(balances)
     _record(connection, publication, rejects, written, balances, began)
     if publication.step == "publish":
-        _end_of_waiting(connection, publication)
+        _name_targets_in_checks(connection, batch)
+        batches.mark_valid(connection, batch.batch_id)
+    # Also what had waited when the feed did not say yet that it is published at once.
+    staged_tables.drop(connection, [batch.batch_id])
     failpoint("bulk_write.before_fence", connection)
     publication.work.lease.fence(connection)
     return tuple(balances)
@@ -459,16 +462,12 @@ def _record(
         batches.record_volume(connection, batch.batch_id, source_bytes=size, since=began.wal)
 
 
-def _end_of_waiting(connection: Connection, publication: Publication) -> None:
-    """Say that rows which have passed validation are in their tables, and wait no more."""
-    batch_id = publication.batch.batch_id
-    for each in staged_tables.of_batch(connection, batch_id):
-        target = sql.Identifier(*each.target_table.split("."))
-        # The statements that were run are kept as they can be run from now on.
+def _name_targets_in_checks(connection: Connection, batch: Batch) -> None:
+    """Keep the statements of the checks that rows have passed as they can be run from now on."""
+    for each in staged_tables.of_batch(connection, batch.batch_id):
         asked = sql.Identifier(*each.asked)
-        proofs.rename_in_checks(connection, batch_id, each.target_table, asked, target)
-    staged_tables.drop(connection, [batch_id])
-    batches.mark_valid(connection, batch_id)
+        target = sql.Identifier(*each.target_table.split("."))
+        proofs.rename_in_checks(connection, batch.batch_id, each.target_table, asked, target)
 
 
 def _is_most(before: int, now: int) -> bool:
