@@ -12,6 +12,7 @@ import typer
 from batch_pipelines.cli.batches import opened_ledger
 from batch_pipelines.cli.imports import user
 from batch_pipelines.cli.show import Json, complain, print_json, print_table, say
+from batch_pipelines.engine.alerts.channels import VARIABLE, read_channels
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import BatchError, DeliveryError, FeedError, UnreachableError
 from batch_pipelines.engine.feed_files import find_feed, load_feeds, place_of
@@ -26,6 +27,7 @@ from batch_pipelines.engine.writing.ruling import read_rules
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from batch_pipelines.engine.alerts.channels import Channels
 app = typer.Typer(help="The feeds: what can be imported, and how.", no_args_is_help=True)
 
 
@@ -71,6 +73,7 @@ def check(*, json: Json = False) -> None:
     """Check every feed file, and the tables they name."""
     settings = load_settings()
     feeds = load_feeds(settings.feeds)
+    channels = read_channels(settings.alerts)
     problems, unchecked = [], []
     with open_database(settings) as database, database.connect("check") as connection:
         for feed in feeds.values():
@@ -82,6 +85,7 @@ def check(*, json: Json = False) -> None:
                 place_in = functools.partial(place_of, settings.feeds, feed.feed)
                 read_rules(connection, feed, tables, place_in)
                 check_source(feed, tables)
+                unchecked += _unknown_channels(feed, channels)
             except UnreachableError as error:
                 unchecked.append(f"{feed.feed}: its query was not checked. {error}")
             except BatchError as error:
@@ -96,6 +100,15 @@ def check(*, json: Json = False) -> None:
         say(f"{len(feeds)} feeds and their tables are right: {', '.join(feeds)}.")
     if problems:
         raise typer.Exit(2)
+
+
+def _unknown_channels(feed: Feed, channels: Channels) -> list[str]:
+    """Say which channels a feed names that nobody has; the daemon may be set otherwise than we are."""
+    _, unknown = channels.resolve([*feed.monitor.channels, *feed.monitor.escalate_to])
+    if not unknown or not channels.urls:
+        return []
+    named = ", ".join(unknown)
+    return [f"{feed.feed}: `monitor` names {named}, which {VARIABLE} has not; the default is told."]
 
 
 @app.command("pause")

@@ -130,3 +130,15 @@ def test_a_feed_that_is_not_there_is_not_paused(
 
 def test_a_pause_has_a_reason(cli: Cli, shop: Shop) -> None:
     assert cli("feeds", "pause", FEED, "--reason", " ").code == 2
+
+
+def test_a_channel_that_nobody_has_is_noted(
+    cli: Cli, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shop.settings.feeds / "orders.yaml"
+    path.write_text(path.read_text() + "monitor: {channels: [ops, lab], escalate_to: nurse}\n")
+    assert cli("feeds", "check").err == ""
+    monkeypatch.setenv("BATCH_PIPELINES_ALERTS", "ops=json://127.0.0.1:9/")
+    ran = cli("feeds", "check")
+    assert ran.code == 0
+    assert "`monitor` names lab, nurse, which BATCH_PIPELINES_ALERTS has not" in ran.err

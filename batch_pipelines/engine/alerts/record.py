@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json
 
 from batch_pipelines.engine.alerts.alert import Alert, Delivery, Recorded
 from batch_pipelines.engine.errors import AlertError
@@ -75,7 +75,7 @@ def raise_alert(connection: Connection, alert: Alert) -> bool:
         "feed": alert.feed,
         "batch_id": alert.batch_id,
         "subject": alert.subject,
-        "details": Jsonb(dict(alert.details)),
+        "details": Json(dict(alert.details)),
         "channels": list(alert.channels),
         "escalate_after": alert.escalate_after,
         "escalate_to": list(alert.escalate_to),

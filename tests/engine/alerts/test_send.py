@@ -30,7 +30,7 @@ ALERT = Alert(
     subject="orders/2026-11-22 failed",
     deduplication_key="failed/orders/2026-11-22",
     feed="orders",
-    details={"rejected records": 7, "next": "batch-pipelines show orders/2026-11-22"},
+    details={"rejected records": 7, "of": 100, "next": "batch-pipelines show orders/2026-11-22"},
     raised_at=NOON,
 )
 
@@ -57,6 +57,7 @@ def test_an_alert_is_sent_once_with_its_key(
     assert message["type"] == "failure"
     assert message["message"].splitlines() == [
         "rejected records: 7",
+        "of: 100",
         "raised: 2026-11-22 12:00:00 UTC",
         "next: batch-pipelines show orders/2026-11-22",
         "acknowledge: batch-pipelines alerts ack 1",
