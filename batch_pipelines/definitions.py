@@ -13,8 +13,9 @@ from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
 from batch_pipelines.jobs import feed_job, replay_job, rollback_job, verify_job
+from batch_pipelines.lateness import late_sensor
 from batch_pipelines.run_tags import feed_tags
-from batch_pipelines.schedules import verify_schedule
+from batch_pipelines.schedules import verify_schedule, window_schedule
 from batch_pipelines.sensors import dead_runs_sensor, landing_sensor, reconcile_sensor
 from resources.batches import batches_resource
 
@@ -67,10 +68,14 @@ def build_defs(
             rollback,
             verify,
         ],
-        schedules=[verify_schedule(verify)],
+        schedules=[
+            *[window_schedule(feed) for feed in imported if feed.partitions is not None],
+            verify_schedule(verify),
+        ],
         sensors=[
             *map(landing_sensor, imported),
             *map(reconcile_sensor, reconciled),
+            *[late_sensor(f) for f in imported if f.partitions and f.partitions.late_after],
             thresholds_sensor(chosen, rollback.name),
             alerts_sensor(),
             dead_runs_sensor(),

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import time
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.storage.tags import SCHEDULE_NAME_TAG
 
-from resources.batches import REQUESTED_BY_TAG
+from batch_pipelines.engine.ledger import pauses
+from batch_pipelines.engine.ledger.arrivals import known_keys
+from batch_pipelines.engine.sources import is_always_there, place
+from batch_pipelines.engine.timetable import due
+from batch_pipelines.engine.watching import Position, look
+from batch_pipelines.launching import asked_for, room
+from batch_pipelines.partitions import CRON
+from resources.batches import REQUESTED_BY_TAG, Batches
 
 if TYPE_CHECKING:
     from dagster import JobDefinition
+
+    from batch_pipelines.engine.feeds import Feed
 
 _NAME = "verify_nightly"
 
@@ -31,3 +43,62 @@ def verify_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Proves a sample of batches again, those longest not verified first.",
     )
+
+
+def window_schedule(feed: Feed) -> dg.ScheduleDefinition:
+    """Make the schedule that launches each window of a feed when it is over.
+
+    Args:
+        feed: A feed whose partitions are windows of time.
+
+    Returns:
+        A schedule named `windows_<feed>`. What is not there yet, the landing sensor launches when it is.
+    """
+    said, windows = feed.partitions, feed.windows
+    if said is None or windows is None:
+        message = f"the partitions of feed {feed.feed} are no windows of time"
+        raise ValueError(message)
+    name = f"windows_{feed.feed}"
+
+    @dg.schedule(
+        name=name,
+        job_name=feed.feed,
+        cron_schedule=CRON[said.every],
+        execution_timezone=said.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Launches each {said.every} of {place(feed)} when it is over.",
+    )
+    def _windows(
+        context: dg.ScheduleEvaluationContext, batches: dg.ResourceParam[Batches]
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        instance = context.instance
+        with batches.connect(name) as connection:
+            if pause := pauses.pause_of(connection, feed.feed):
+                return dg.SkipReason(str(pause))
+            now = context.scheduled_execution_time.astimezone(dt.UTC)
+            keys = due(windows, known_keys(connection, feed.feed), now=now)
+            paused = pauses.times_paused(connection, feed.feed)
+            if is_always_there(feed):
+                _, busy = room(instance, feed)
+                launch = {key: f"{key}:{paused}" for key in keys if key not in busy}
+            else:
+                found = look(
+                    connection,
+                    feed,
+                    batches.settings.root,
+                    Position(),
+                    clock=time.time,
+                    room=lambda: room(instance, feed),
+                    asked=lambda run_keys: asked_for(instance, run_keys, SCHEDULE_NAME_TAG, name),
+                    wanted=lambda key: key in keys,
+                )
+                launch = {arrival.key: arrival.run_key for arrival in found.decision.launch}
+        if not launch:
+            return dg.SkipReason(f"Nothing is there yet in {place(feed)}, or it is loaded already.")
+        tags = {REQUESTED_BY_TAG: f"schedule {name}"}
+        return [
+            dg.RunRequest(run_key=run_key, partition_key=key, tags=tags)
+            for key, run_key in launch.items()
+        ]
+
+    return _windows

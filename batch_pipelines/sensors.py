@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import time
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import PARTITION_NAME_TAG, RUN_KEY_TAG, SENSOR_NAME_TAG
+from dagster._core.storage.tags import SENSOR_NAME_TAG
 
 from batch_pipelines.engine.feeds import is_key
 from batch_pipelines.engine.ledger import pauses
+from batch_pipelines.engine.places.place import anything
 from batch_pipelines.engine.reconciliation.loaded_batches import check_loaded, loaded_batches
 from batch_pipelines.engine.sources import place
+from batch_pipelines.engine.timetable import Sieve
 from batch_pipelines.engine.watching import look, read_position, told, written
-from batch_pipelines.partitions import feed_partitions
+from batch_pipelines.launching import asked_for, room
+from batch_pipelines.partitions import register_request
 from resources.batches import REQUESTED_BY_TAG, Batches
 from resources.dead_runs import end_dead_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from batch_pipelines.engine.feeds import Feed
 
 _INTERVAL_SECONDS = 15
@@ -30,8 +31,7 @@ _RECONCILE_SECONDS = 60
 # A dead run is to be failed within a minute of its lease's end, of which half may go by waiting
 # whether a hung one wakes up.
 _DEAD_RUNS_SECONDS = 15
-# Runs of a feed that have not ended: so many keep every core busy until the next tick, and the runs of
-# other feeds do not stand behind a hundred thousand of them.
+# Runs of one tick; the next ones come with the next.
 _MOST_RUNS = 100
 
 
@@ -45,7 +45,6 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
         A sensor named `landing_<feed>`. The ledger knows what has been tried, Dagster's run keys what
         has been asked for; the cursor says which of many known partitions are looked at next.
     """
-    partitions = feed_partitions(feed)
     name = f"landing_{feed.feed}"
 
     @dg.sensor(
@@ -62,25 +61,27 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
         with batches.connect(f"landing {feed.feed}") as connection:
             if pause := pauses.pause_of(connection, feed.feed):
                 return dg.SkipReason(str(pause))
+            sieve = Sieve.of(feed, dt.datetime.now(dt.UTC))
             found = look(
                 connection,
                 feed,
                 batches.settings.root,
                 read_position(context.cursor),
                 clock=time.time,
-                room=lambda: _room(instance, feed.feed),
-                asked=lambda run_keys: _asked(instance, name, run_keys),
+                room=lambda: room(instance, feed),
+                asked=lambda run_keys: asked_for(instance, run_keys, SENSOR_NAME_TAG, name),
+                wanted=anything if sieve is None else sieve.lets_through,
             )
         position, passed_over = written(found.position), told(feed, found)
+        passed_over += [] if sieve is None else sieve.told()
         if not found.decision.launch:
             context.update_cursor(position)
             return dg.SkipReason(" ".join([f"Nothing new in {place(feed)}.", *passed_over]))
         for sentence in passed_over:
             context.log.info(sentence)
         keys = [arrival.key for arrival in found.decision.launch]
-        fresh = [key for key in keys if not instance.has_dynamic_partition(feed.feed, key)]
         return dg.SensorResult(
-            dynamic_partitions_requests=[partitions.build_add_request(fresh)],
+            dynamic_partitions_requests=register_request(instance, feed, keys),
             run_requests=[
                 dg.RunRequest(
                     run_key=arrival.run_key,
@@ -95,21 +96,6 @@ def landing_sensor(feed: Feed) -> dg.SensorDefinition:
     return _landing
 
 
-def _room(instance: dg.DagsterInstance, job: str) -> tuple[int, set[str]]:
-    """Say how many runs of a job there is room for, and the partitions of those that have not ended."""
-    unfinished = instance.get_runs(
-        dg.RunsFilter(job_name=job, statuses=[*NOT_FINISHED_STATUSES]), limit=_MOST_RUNS
-    )
-    keys = {run.tags.get(PARTITION_NAME_TAG, "") for run in unfinished}
-    return _MOST_RUNS - len(unfinished), keys
-
-
-def _asked(instance: dg.DagsterInstance, sensor: str, run_keys: Sequence[str]) -> set[str]:
-    """Say for which run keys a sensor has asked for runs."""
-    found = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: list(run_keys)}))
-    return {run.tags[RUN_KEY_TAG] for run in found if run.tags.get(SENSOR_NAME_TAG) == sensor}
-
-
 def reconcile_sensor(feed: Feed) -> dg.SensorDefinition:
     """Make the sensor that finds batches that another system has loaded, and has them compared.
 
@@ -120,7 +106,6 @@ def reconcile_sensor(feed: Feed) -> dg.SensorDefinition:
         A sensor named `reconcile_<feed>`. It launches a batch once; one that could not be verified is
         tried again by hand.
     """
-    partitions = feed_partitions(feed)
 
     @dg.sensor(
         name=f"reconcile_{feed.feed}",
@@ -149,7 +134,7 @@ def reconcile_sensor(feed: Feed) -> dg.SensorDefinition:
         if not fresh:
             return dg.SkipReason("No batch is new.")
         return dg.SensorResult(
-            dynamic_partitions_requests=[partitions.build_add_request(fresh)],
+            dynamic_partitions_requests=register_request(context.instance, feed, fresh),
             run_requests=[
                 dg.RunRequest(run_key=key, partition_key=key, tags=tags) for key in fresh
             ],

@@ -59,6 +59,7 @@ def begun(shop: Shop, found: dg.SensorResult) -> list[dg.DagsterRun]:
             job,
             status=dg.DagsterRunStatus.STARTING,
             tags={
+                **job.tags,
                 **request.tags,
                 RUN_KEY_TAG: str(request.run_key),
                 SENSOR_NAME_TAG: f"landing_{FEED}",

@@ -22,6 +22,7 @@ from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.postgres.migrate import create_tables, upgrade
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.instance import open_instance, prepared
+from batch_pipelines.partitions import register
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,7 +164,7 @@ class Shop:
             force: As in the launchpad.
             tags: Of the run.
         """
-        self.instance.add_dynamic_partitions(FEED, [key])
+        register(self.instance, self.feed, [key])
         config: dict[str, Any] = dict(_QUIET)
         if "ingest" in (stages or STAGES):
             config["ops"] = {"orders__ingest": {"config": {"force": force}}}

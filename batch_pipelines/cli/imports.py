@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import pwd
 import sys
@@ -24,6 +25,7 @@ from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.sources import keys_to_import
+from batch_pipelines.engine.timetable import require_over
 from batch_pipelines.instance import open_instance, prepared
 from batch_pipelines.run_tags import feed_tags
 
@@ -64,7 +66,7 @@ def import_(
     settings = load_settings()
     feeds = load_feeds(settings.feeds)
     chosen = find_feed(feeds, feed)
-    keys = keys_to_import(chosen, batch, settings.root)
+    keys = keys_to_import(chosen, batch, settings.root, now=dt.datetime.now(dt.UTC))
     with prepared(settings) as database:
         with database.connect("import") as connection:
             require_current(connection)
@@ -106,6 +108,7 @@ def replay(
             return
         feeds = load_feeds(settings.feeds)
         feed = find_feed(feeds, found.feed)
+        require_over(feed, found.partition_key, now=dt.datetime.now(dt.UTC))
         tags = feed_tags(feeds.values())[feed.feed]
         importer = _Importer(feed, settings, database, tags, replay=True)
         outcomes = importer.run([found.partition_key], quiet=json)
@@ -170,14 +173,13 @@ class _Importer:
         self._task = rich.progress.TaskID(0)
 
     def run(self, keys: list[str], *, quiet: bool) -> list[Imported]:
+        from batch_pipelines.partitions import register  # noqa: PLC0415
         from resources.batches import Batches  # noqa: PLC0415
         from resources.dead_runs import end_dead_runs  # noqa: PLC0415
 
         # Nobody else may look: the daemon need not run.
         end_dead_runs(self._instance, Batches(self._settings, self._database))
-        known = set(self._instance.get_dynamic_partitions(self._feed.feed))
-        if fresh := [key for key in keys if key not in known]:
-            self._instance.add_dynamic_partitions(self._feed.feed, fresh)
+        register(self._instance, self._feed, keys)
         outcomes = []
         with ExitStack() as stack:
             if not quiet and sys.stderr.isatty():

@@ -18,12 +18,14 @@ from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.feed_parts.monitor import Monitor
 from batch_pipelines.engine.feed_parts.part import Part
+from batch_pipelines.engine.feed_parts.partitions import Partitions  # noqa: TC001  # pydantic reads it
 from batch_pipelines.engine.feed_parts.source import PLACEHOLDER, Source
 from batch_pipelines.engine.feed_parts.table import Table  # noqa: TC001  # pydantic reads it
 from batch_pipelines.engine.feed_parts.tolerance import Limits, Rollback, Thresholds
 from batch_pipelines.engine.formats import DEFAULT, Format
 from batch_pipelines.engine.queueing import Priority  # noqa: TC001  # pydantic reads it
 from batch_pipelines.engine.routes import Route
+from batch_pipelines.engine.windows import Windows
 
 # Dagster takes any string as a partition key, '' and newlines and '...' included; a key is also a
 # folder name, a part of an archive's name and a word on a command line, so it is kept to these.
@@ -77,6 +79,8 @@ class Feed(Part):
         ddl: SQL file beside the feed file that creates its tables where they are missing.
         validation: Of a feed that is reconciled, in its file `validate`: `each` batch by itself, or all
             that are new `together`.
+        partitions: The windows of time that its deliveries are of; None where whatever is delivered is
+            a partition.
         priority: Which of its runs and those of other feeds leaves the queue first.
         one_writer: Whether nobody else may write a table while one of its batches does.
         owners: Who answers for the feed: e-mail addresses or `team:NAME`.
@@ -127,6 +131,9 @@ class Feed(Part):
     # pydantic's models have a method `validate`.
     validation: Literal["each", "together"] = pydantic.Field(
         default="each", alias="validate", description="with `write: none`: how batches are compared"
+    )
+    partitions: Partitions | None = pydantic.Field(
+        default=None, description="windows of time, one delivery each; otherwise what is found"
     )
     priority: Priority = pydantic.Field(
         default="normal", description="whose runs leave the queue first"
@@ -235,6 +242,29 @@ class Feed(Part):
             message = "`tables[].key` and `validate` are for files; a query has a `key` of its own"
             raise ValueError(message)
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _windows_are_of_what_is_delivered(self) -> Feed:
+        if self.partitions is None:
+            return self
+        if self.is_reconciled:
+            message = (
+                "`partitions` is for what is delivered; with `write: none` others say the keys"
+            )
+            raise ValueError(message)
+        query = self.source.query
+        if self.partitions.late_after is not None and query is not None and query.keys is None:
+            message = (
+                "`partitions.late_after` needs `source.query.keys`: without it a query has an answer "
+                "for every window, and none is late"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def windows(self) -> Windows | None:
+        """The windows of time that are its partitions; None where they are discovered."""
+        return None if self.partitions is None else Windows(self.partitions)
 
     @property
     def is_compared_whole(self) -> bool:

@@ -16,8 +16,10 @@ from batch_pipelines.engine.feeds import check_key, is_key
 from batch_pipelines.engine.landing import Delivery, Landed
 from batch_pipelines.engine.places.place import anything, nobody
 from batch_pipelines.engine.promises import read_promises
+from batch_pipelines.engine.timetable import over, require_over
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -57,6 +59,15 @@ def place(feed: Feed) -> str:
     if query is None:
         return feed.source.path
     return f"{query.table or 'a query'} in the database of {query.url_variable}"
+
+
+def is_always_there(feed: Feed) -> bool:
+    """Say whether there is something to load for every partition key: a query that lists no keys.
+
+    Args:
+        feed: The feed.
+    """
+    return feed.source.query is not None and feed.source.query.keys is None
 
 
 def find_keys(feed: Feed, root: Path) -> list[str]:
@@ -103,16 +114,17 @@ def look(feed: Feed, root: Path, wanted: Callable[[str], bool]) -> Landed:
     )
 
 
-def keys_to_import(feed: Feed, key: str | None, root: Path) -> list[str]:
+def keys_to_import(feed: Feed, key: str | None, root: Path, *, now: dt.datetime) -> list[str]:
     """Say which partitions an import has to do with.
 
     Args:
         feed: The feed.
         key: The partition key asked for; None for all that have a delivery waiting.
         root: Folder where relative paths start.
+        now: The time, with time zone.
 
     Returns:
-        Their keys.
+        Their keys. Where partitions are windows of time, those that are over.
 
     Raises:
         DeliveryError: The key is not a valid one, or nothing is waiting.
@@ -129,6 +141,13 @@ def keys_to_import(feed: Feed, key: str | None, root: Path) -> list[str]:
     by_path = feed.source.query is None
     if key is None:
         keys = find_keys(feed, root)
+        if keys and feed.windows is not None and not over(feed.windows, keys, now=now):
+            message = (
+                f"Nothing of what lies in landing for feed {feed.feed} is of a window of time that is "
+                f"over: {', '.join(keys[:12])}. Say which by --batch KEY to see what is wrong with it."
+            )
+            raise DeliveryError(message)
+        keys = keys if feed.windows is None else over(feed.windows, keys, now=now)
         if not keys:
             message = (
                 f"Nothing lies in landing for feed {feed.feed}: no file {feed.pattern('{batch}', root)}."
@@ -137,6 +156,7 @@ def keys_to_import(feed: Feed, key: str | None, root: Path) -> list[str]:
             )
             raise DeliveryError(message)
         return keys
+    require_over(feed, check_key(key), now=now)
     if by_path and landing.find_delivery(feed, check_key(key), root) is None:
         near = ", ".join(find_keys(feed, root)[:12]) or "nothing"
         message = f"There is no file {feed.pattern(key, root)}. In landing for {feed.feed}: {near}."

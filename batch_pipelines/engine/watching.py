@@ -13,6 +13,7 @@ from batch_pipelines.engine.landing import MANIFESTS
 from batch_pipelines.engine.ledger import arrivals as ledger
 from batch_pipelines.engine.ledger.batches import UNFINISHED
 from batch_pipelines.engine.ledger.pauses import times_paused
+from batch_pipelines.engine.places.place import anything
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,6 +73,7 @@ def look(
     clock: Callable[[], float],
     room: Callable[[], tuple[int, AbstractSet[str]]],
     asked: Callable[[Sequence[str]], AbstractSet[str]],
+    wanted: Callable[[str], bool] = anything,
 ) -> Look:
     """Look at landing and decide.
 
@@ -83,6 +85,7 @@ def look(
         clock: Seconds since 1970.
         room: Says how many runs there is room for, and the partitions with runs that have not ended.
         asked: Says for which of some run keys a run was asked.
+        wanted: Which partitions to look at.
 
     Returns:
         What to do.
@@ -93,7 +96,9 @@ def look(
     """
     known = ledger.known_keys(connection, feed.feed)
     again, looked = turn(known, position.looked, LOOKED_AT)
-    landed = sources.look(feed, root, lambda key: key not in known or key in again)
+    landed = sources.look(
+        feed, root, lambda key: (key not in known or key in again) and wanted(key)
+    )
     # Not before: a store's times have been set by our clock while it was listed.
     now = clock()
     mine = known & landed.deliveries.keys()

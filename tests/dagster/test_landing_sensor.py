@@ -6,7 +6,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from batch_pipelines import sensors
+from batch_pipelines import launching
 from tests.support_sensors import begun, cancelled, launched, requested, skipped
 from tests.support_shop import DAY, FEED, orders
 
@@ -118,7 +118,7 @@ def test_no_more_runs_than_so_many_are_in_the_queue(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given more deliveries than that, each is launched once, the oldest first, as the others end."""
-    monkeypatch.setattr(sensors, "_MOST_RUNS", 2)
+    monkeypatch.setattr(launching, "_MOST_RUNS", 2)
     for number in range(5):
         shop.deliver(f"k{4 - number}", orders(1, first=number + 1))
         time.sleep(0.01)
