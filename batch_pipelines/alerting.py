@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -64,8 +66,9 @@ def thresholds_sensor(feeds: Iterable[Feed], rollback: str) -> dg.SensorDefiniti
         rollback: Name of the job that takes batches back.
 
     Returns:
-        A sensor named `thresholds`. The ledger keeps what it has seen; Dagster is told what has
-        changed, and asked for the rollbacks that feeds want at a breach.
+        A sensor named `thresholds`. The ledger keeps what it has seen; Dagster is shown what has
+        changed, and asked for the rollbacks that feeds want at a breach. Its cursor keeps what Dagster
+        has been shown, and nothing is lost with it.
     """
     watched = {feed.feed: feed for feed in feeds if not feed.is_reconciled}
 
@@ -82,25 +85,34 @@ def thresholds_sensor(feeds: Iterable[Feed], rollback: str) -> dg.SensorDefiniti
         now, overall = _now(), read_overall(batches.settings.monitor)
         with batches.connect("thresholds") as connection:
             changes = watch_all(connection, watched.values(), overall, now)
-            shown = [
-                evaluation(
-                    watched[scope],
-                    thresholds.states(connection, scope),
-                    pauses.pause_of(connection, scope),
-                )
-                for scope in dict.fromkeys(change.scope for change in changes)
-                if scope in watched
-            ]
+            paused = pauses.paused(connection)
+            standing = {
+                name: (thresholds.states(connection, name), paused.get(name)) for name in watched
+            }
             asked = thresholds.to_roll_back(connection, now - _ASKED_FOR)
+        seen = {name: _digest(stands) for name, stands in standing.items()}
+        before = json.loads(context.cursor or "{}")
+        shown = [
+            evaluation(watched[name], *standing[name])
+            for name in watched
+            if seen[name] != before.get(name)
+        ]
         for change in changes:
             context.log.info(change.subject)
         if not shown and not asked:
             return dg.SkipReason(
                 "; ".join(c.subject for c in changes) or "No threshold has changed."
             )
-        return dg.SensorResult(asset_events=shown, run_requests=[*map(_rollback, asked)])
+        return dg.SensorResult(
+            asset_events=shown, run_requests=[*map(_rollback, asked)], cursor=json.dumps(seen)
+        )
 
     return _thresholds
+
+
+def _digest(standing: object) -> str:
+    """Tell one standing of a feed's thresholds and pause from another."""
+    return hashlib.sha256(repr(standing).encode()).hexdigest()[:16]
 
 
 def _rollback(asked: ToRollBack) -> dg.RunRequest:

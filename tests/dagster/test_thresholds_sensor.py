@@ -27,8 +27,8 @@ def say(shop: Shop, **more: object) -> None:
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **more}, sort_keys=False))
 
 
-def looked(shop: Shop) -> dg.SensorResult:
-    found = evaluated(shop, "thresholds")
+def looked(shop: Shop, cursor: str | None = None) -> dg.SensorResult:
+    found = evaluated(shop, "thresholds", cursor)
     assert isinstance(found, dg.SensorResult), found
     return found
 
@@ -46,9 +46,14 @@ def fail(shop: Shop, *keys: str) -> None:
 
 def test_failing_runs_pause_the_feed_and_show_in_its_check(shop: Shop) -> None:
     say(shop, monitor={"on_breach": "pause"})
-    assert isinstance(evaluated(shop, "thresholds"), dg.SkipReason)
+    first = looked(shop)
+    (well,) = first.asset_events
+    assert isinstance(well, dg.AssetCheckEvaluation)
+    assert well.passed
+    assert isinstance(evaluated(shop, "thresholds", first.cursor), dg.SkipReason)
     fail(shop, "2024-05-01", "2024-05-02", "2024-05-03")
-    (shown,) = looked(shop).asset_events
+    second = looked(shop, first.cursor)
+    (shown,) = second.asset_events
     assert isinstance(shown, dg.AssetCheckEvaluation)
     assert shown.asset_key == stage_key("ingest")
     assert not shown.passed
@@ -58,7 +63,7 @@ def test_failing_runs_pause_the_feed_and_show_in_its_check(shop: Shop) -> None:
     assert [alert.severity for alert in alerts(shop, "threshold")] == ["critical"]
     assert len(alerts(shop, "batch_failed")) == 3
 
-    again = evaluated(shop, "thresholds")
+    again = evaluated(shop, "thresholds", second.cursor)
     assert isinstance(again, dg.SkipReason)
     assert again.skip_message == "No threshold has changed."
     skipped = evaluated(shop, "landing_orders")
@@ -67,9 +72,20 @@ def test_failing_runs_pause_the_feed_and_show_in_its_check(shop: Shop) -> None:
 
     with shop.database.connect("test") as connection:
         pauses.resume(connection, FEED, by="ann")
-    (well,) = looked(shop).asset_events
+    third = looked(shop, second.cursor)
+    (well,) = third.asset_events
     assert isinstance(well, dg.AssetCheckEvaluation)
     assert well.passed
+
+
+def test_a_pause_by_hand_shows_in_the_check(shop: Shop) -> None:
+    first = looked(shop)
+    with shop.database.connect("test") as connection:
+        pauses.pause(connection, FEED, by="ann", reason="the sender repeats itself")
+    (shown,) = looked(shop, first.cursor).asset_events
+    assert isinstance(shown, dg.AssetCheckEvaluation)
+    assert not shown.passed
+    assert "by ann: the sender repeats itself" in str(shown.metadata["paused"].value)
 
 
 def test_the_check_can_be_launched_and_is_none_of_a_batch_s_run(shop: Shop) -> None:
@@ -89,7 +105,7 @@ def test_the_check_can_be_launched_and_is_none_of_a_batch_s_run(shop: Shop) -> N
 
 @pytest.fixture
 def breached(shop: Shop) -> tuple[Shop, dict[str, Any]]:
-    """A batch of which a third was set aside; what the sensor asks for."""
+    """A batch of which a third was set aside; how the daemon would launch what the sensor asks for."""
     say(shop, monitor={"rejected_rows": {"breach": "20%"}, "on_breach": "roll_back"})
     shop.deliver("2024-05-01", orders(4) + "9,77,2024-05-01,1.00,\n10,77,2024-05-01,1.00,\n")
     assert shop.run("2024-05-01").success
@@ -113,8 +129,7 @@ def test_a_breach_takes_the_batch_back(breached: tuple[Shop, dict[str, Any]]) ->
     assert (batch.status, batch.rolled_back_by) == ("ROLLED_BACK", "sensor thresholds")
     assert batch.rollback_reason == "orders breached its threshold rejected_rows"
     assert shop.rows() == []
-    found = evaluated(shop, "thresholds")
-    assert not getattr(found, "run_requests", None)
+    assert not looked(shop).run_requests
     assert alerts(shop, "rollback_refused") == []
 
 
@@ -128,4 +143,4 @@ def test_a_rollback_that_is_refused_is_an_alert(breached: tuple[Shop, dict[str, 
     assert alert.batch_id == shop.batches()[0].batch_id
     assert "SECRET" not in str(alert)
     assert "changed" in str(alert.details["why"])
-    assert isinstance(evaluated(shop, "thresholds"), dg.SkipReason)
+    assert not looked(shop).run_requests
