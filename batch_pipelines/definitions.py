@@ -12,11 +12,12 @@ from batch_pipelines.alerting import alerts_sensor, thresholds_sensor
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
-from batch_pipelines.jobs import feed_job, replay_job, rollback_job, verify_job
+from batch_pipelines.healing import dead_runs_sensor, rerun_sensor
+from batch_pipelines.jobs import feed_job, replay_job, rerun_job, rollback_job, verify_job
 from batch_pipelines.lateness import late_sensor
 from batch_pipelines.run_tags import feed_tags
 from batch_pipelines.schedules import verify_schedule, window_schedule
-from batch_pipelines.sensors import dead_runs_sensor, landing_sensor, reconcile_sensor
+from batch_pipelines.sensors import landing_sensor, reconcile_sensor
 from resources.batches import batches_resource
 
 if TYPE_CHECKING:
@@ -58,15 +59,18 @@ def build_defs(
     reconciled = [feed for feed in chosen if feed.is_reconciled and not feed.is_compared_whole]
     tags = feed_tags(chosen)
     rollback = rollback_job()
+    by_name = {feed.feed: feed for feed in imported}
+    jobs = {feed.feed: feed_job(feed, tags[feed.feed]) for feed in chosen}
     verify = verify_job({feed.feed: feed for feed in chosen})
     return dg.Definitions(
         assets=assets,
         asset_checks=[check for feed in chosen for check in feed_checks(feed)],
         jobs=[
-            *[feed_job(feed, tags[feed.feed]) for feed in chosen],
+            *jobs.values(),
             *[replay_job(feed, tags[feed.feed]) for feed in imported],
             rollback,
             verify,
+            rerun_job(by_name),
         ],
         schedules=[
             *[window_schedule(feed) for feed in imported if feed.partitions is not None],
@@ -79,6 +83,7 @@ def build_defs(
             thresholds_sensor(chosen, rollback.name),
             alerts_sensor(),
             dead_runs_sensor(),
+            rerun_sensor(by_name, [jobs[name] for name in by_name]),
         ],
         resources={"batches": batches_resource(load, progress), **(resource_overrides or {})},
         executor=dg.in_process_executor,

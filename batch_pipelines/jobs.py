@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets import feed_checks
+from assets.rerun import rerun_op
 from assets.rollback import plan_op, rollback_config, rollback_op, verify_rollback_op
 from assets.verify import verify_op
 from batch_pipelines.run_tags import priority_tags
@@ -110,3 +111,25 @@ def verify_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:
         verify()
 
     return _verify_batches
+
+
+def rerun_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:
+    """Make the job that asks for failed partitions to be run again.
+
+    Args:
+        feeds: The feeds that import, by name.
+
+    Returns:
+        A job `rerun_failed`; the sensor of the same name launches what it asks for.
+    """
+    ask = rerun_op(feeds)
+
+    @dg.job(
+        name="rerun_failed",
+        description="Runs failed partitions again, as a whole: launched at the sensor's next tick.",
+        executor_def=dg.in_process_executor,
+    )
+    def _rerun_failed() -> None:
+        ask()
+
+    return _rerun_failed

@@ -21,16 +21,12 @@ from batch_pipelines.engine.watching import look, read_position, told, written
 from batch_pipelines.launching import asked_for, room
 from batch_pipelines.partitions import register_request
 from resources.batches import REQUESTED_BY_TAG, Batches
-from resources.dead_runs import end_dead_runs
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.feeds import Feed
 
 _INTERVAL_SECONDS = 15
 _RECONCILE_SECONDS = 60
-# A dead run is to be failed within a minute of its lease's end, of which half may go by waiting
-# whether a hung one wakes up.
-_DEAD_RUNS_SECONDS = 15
 # Runs of one tick; the next ones come with the next.
 _MOST_RUNS = 100
 
@@ -141,27 +137,3 @@ def reconcile_sensor(feed: Feed) -> dg.SensorDefinition:
         )
 
     return _reconcile
-
-
-def dead_runs_sensor() -> dg.SensorDefinition:
-    """Make the sensor that fails batches and runs whose process is gone, or hangs.
-
-    Returns:
-        A sensor named `dead_runs`, for all feeds.
-    """
-
-    @dg.sensor(
-        name="dead_runs",
-        minimum_interval_seconds=_DEAD_RUNS_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Fails batches and runs whose process is gone: Dagster's launcher does not notice.",
-    )
-    def _dead_runs(
-        context: dg.SensorEvaluationContext, batches: dg.ResourceParam[Batches]
-    ) -> dg.SkipReason:
-        told = end_dead_runs(context.instance, batches)
-        for line in told:
-            context.log.warning(line)
-        return dg.SkipReason("; ".join(told) or "No run is dead.")
-
-    return _dead_runs

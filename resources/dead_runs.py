@@ -20,6 +20,7 @@ from batch_pipelines.engine.recovery.judging import (
 from resources.runs import process_of, report_dead, unfinished
 
 if TYPE_CHECKING:
+    from batch_pipelines.engine.causes import Cause
     from batch_pipelines.engine.processes import Life, Process
     from resources.batches import Batches
 
@@ -52,10 +53,12 @@ def end_dead_runs(instance: dg.DagsterInstance, batches: Batches) -> list[str]:
             told += _end(instance, batches, place, why, run_id=lease.run_id, token=lease.token)
     for batch in stalled:
         last = instance.get_run_by_id(batch.runs[-1]) if batch.runs else None
-        why = judge_stalled(_ENDED.get(last.status) if last is not None else None)
+        ended = _ENDED.get(last.status) if last is not None else None
+        why = judge_stalled(ended)
         if why is not None and last is not None:
             place = (batch.feed, batch.partition_key)
-            told += _end(instance, batches, place, why, run_id=last.run_id, token=None)
+            cause: Cause = "interrupted" if ended == "canceled" else "dead_run"
+            told += _end(instance, batches, place, why, cause, run_id=last.run_id, token=None)
     return told + _end_without_lease(instance, alive)
 
 
@@ -64,12 +67,13 @@ def _end(
     batches: Batches,
     place: tuple[str, str],
     why: str,
+    cause: Cause = "dead_run",
     *,
     run_id: str,
     token: int | None,
 ) -> list[str]:
     ended = end_dead(
-        batches.database, batches.settings, *place, why,
+        batches.database, batches.settings, *place, why, cause,
         run_id=run_id, token=token, by_run=make_new_run_id(),
     )  # fmt: skip
     if ended is None:

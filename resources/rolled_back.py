@@ -18,13 +18,10 @@ from dagster._core.events import (
 from dagster._core.utils import make_new_run_id
 
 from batch_pipelines.engine.ledger.batches import STAGES
-from resources.runs import LOCATION, REPOSITORY_TAG
+from resources.runs import LOCATION, PARTITION_TAG, REPOSITORY_TAG, ROLLED_BACK_TAG
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.batches import Batch
-
-ROLLED_BACK_TAG = "batch-pipelines/rolled_back"
-_PARTITION_TAG = "dagster/partition"
 
 
 def tell_rolled_back(instance: dg.DagsterInstance, batch: Batch) -> None:
@@ -45,7 +42,7 @@ def tell_rolled_back(instance: dg.DagsterInstance, batch: Batch) -> None:
             status=dg.DagsterRunStatus.STARTED,
             asset_selection=frozenset(stages),
             tags={
-                _PARTITION_TAG: batch.partition_key,
+                PARTITION_TAG: batch.partition_key,
                 REPOSITORY_TAG: LOCATION,
                 ROLLED_BACK_TAG: batch.batch_id,
             },

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PROCESS_TAG = "batch-pipelines/process"
 FEED_TAG = "batch-pipelines/feed"
 REPOSITORY_TAG = ".dagster/repository"
+PARTITION_TAG = "dagster/partition"
+ROLLED_BACK_TAG = "batch-pipelines/rolled_back"
 # As workspace.yaml names it: without this tag the UI's pages of jobs and its timeline show no run
 # that was not launched from there.
 LOCATION = "__repository__@batch_pipelines"

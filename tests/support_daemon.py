@@ -18,6 +18,9 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 from dagster._core.remote_representation.grpc_server_registry import GrpcServerRegistry
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
+    consume_new_runs_for_automatic_reexecution,
+)
 from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._grpc.constants import GrpcServerCommand
@@ -82,6 +85,17 @@ class Daemon:
             assert error is None, error
         tags = {"dagster/backfill": found["backfillId"]}
         return [*self.instance.get_runs(dg.RunsFilter(tags=tags))]
+
+    def retry(self, run_id: str) -> str:
+        """Retry a failed run as the daemon does, where its tags say so; give the new run's id."""
+        record = self.instance.get_run_record_by_id(run_id)
+        assert record is not None
+        for _ in consume_new_runs_for_automatic_reexecution(
+            self.workspace, [record], logging.getLogger("test")
+        ):
+            pass
+        (retry,) = self.instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run_id}))
+        return retry.run_id
 
     def launch(
         self, job: str, key: str, *stages: dg.AssetKey, tags: dict[str, str] | None = None

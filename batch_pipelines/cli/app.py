@@ -16,6 +16,7 @@ from batch_pipelines.cli import (
     imports,
     reconcile,
     rejects,
+    reruns,
     rollback,
     verify,
 )
@@ -41,6 +42,7 @@ app.command("rejects")(rejects.rejects)
 app.command("replay")(imports.replay)
 app.command("rollback")(rollback.rollback)
 app.command("cancel")(cancel.cancel)
+app.command("rerun-failed")(reruns.rerun_failed)
 app.command("verify")(verify.verify)
 app.command("reconcile")(reconcile.reconcile)
 app.command("dev")(dev.dev)

@@ -30,7 +30,7 @@ from batch_pipelines.instance import open_instance, prepared
 from batch_pipelines.run_tags import feed_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import dagster as dg
 
@@ -112,6 +112,25 @@ def replay(
         tags = feed_tags(feeds.values())[feed.feed]
         importer = _Importer(feed, settings, database, tags, replay=True)
         outcomes = importer.run([found.partition_key], quiet=json)
+    _end(outcomes, json=json)
+
+
+def import_again(
+    settings: Settings, database: Database, wanted: Sequence[tuple[Feed, list[str]]], *, json: bool
+) -> None:
+    """Import partitions of several feeds, and end as `import` does.
+
+    Args:
+        settings: The settings.
+        database: The target database.
+        wanted: Feeds, and the partition keys of each.
+        json: Whether to print JSON.
+    """
+    tags = feed_tags(load_feeds(settings.feeds).values())
+    outcomes = []
+    for feed, keys in wanted:
+        importer = _Importer(feed, settings, database, tags[feed.feed])
+        outcomes += importer.run(keys, quiet=json)
     _end(outcomes, json=json)
 
 

@@ -18,7 +18,7 @@ import crc32c
 
 from batch_pipelines.engine.bad_files import require_enough
 from batch_pipelines.engine.digests.crc import joined
-from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.errors import StagedCopyError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, files
 from batch_pipelines.engine.ledger.files import COMPOSITE, UNREAD, Checksum, Digest
@@ -109,7 +109,7 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
         path = folder / file.file_name
         if not path.exists():
             message = f"{path}: the staged copy is gone. Run the whole partition, from ingest."
-            raise DeliveryError(message)
+            raise StagedCopyError(message)
         form = work.feed.form_of(file.target_table)
         # What is read as it was delivered is counted on the way; of what is bad nothing is.
         unread = file.format == UNREAD
@@ -133,7 +133,7 @@ def _check(connection: Connection, work: Work, batch: Batch) -> None:
     if damaged:
         why = "; ".join([*damaged, *(file.problem for file in judged if file.problem)])
         message = f"{why}. Nothing was written. Deliver what is right, and run again."
-        raise DeliveryError(message)
+        raise StagedCopyError(message)
     require_enough(connection, work, judged)
     work.feed.limits.check(work.name, records=sum(counts.values()))
     with connection.transaction():

@@ -19,6 +19,7 @@ from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.feed_parts.monitor import Monitor
 from batch_pipelines.engine.feed_parts.part import Part
 from batch_pipelines.engine.feed_parts.partitions import Partitions  # noqa: TC001  # pydantic reads it
+from batch_pipelines.engine.feed_parts.rerun import Rerun
 from batch_pipelines.engine.feed_parts.source import PLACEHOLDER, Source
 from batch_pipelines.engine.feed_parts.table import Table  # noqa: TC001  # pydantic reads it
 from batch_pipelines.engine.feed_parts.tolerance import Limits, Rollback, Thresholds
@@ -86,6 +87,7 @@ class Feed(Part):
         owners: Who answers for the feed: e-mail addresses or `team:NAME`.
         rollback: How its batches are taken back.
         monitor: How its batches are watched, and what is done when too much goes wrong.
+        rerun: How its failed partitions are run again by themselves.
     """
 
     feed: Word = pydantic.Field(description="name of the feed")
@@ -147,6 +149,9 @@ class Feed(Part):
     )
     monitor: Monitor = pydantic.Field(
         default=Monitor(), description="how its batches are watched, and what a breach does"
+    )
+    rerun: Rerun = pydantic.Field(
+        default=Rerun(), description="how its failed partitions are run again"
     )
 
     @pydantic.field_validator("owners")

@@ -117,7 +117,7 @@ def _fail_dead_batches(connection: Connection, work: Work) -> list[str]:
     """Fail the partition's batches in progress: we hold the lease, so their runs are not alive."""
     why = f"Its run ended without a word; run {work.run_id} took the partition over."
     name = work.feed.feed
-    dead = fail_unfinished(connection, name, work.key, why, but=work.run_id)
+    dead = fail_unfinished(connection, name, work.key, why, "dead_run", but=work.run_id)
     return [run for batch in dead for run in batches.runs(connection, batch.batch_id)]
 
 

@@ -16,13 +16,14 @@ from batch_pipelines.engine.ledger import batches, staged_tables
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from batch_pipelines.engine.causes import Cause
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.settings import Settings
 
 
 def fail_unfinished(
-    connection: Connection, feed: str, key: str, why: str, *, but: str | None = None
+    connection: Connection, feed: str, key: str, why: str, cause: Cause, *, but: str | None = None
 ) -> list[Batch]:
     """Fail the batches in progress of a partition.
 
@@ -31,6 +32,7 @@ def fail_unfinished(
         feed: Name of the feed.
         key: Partition key.
         why: For the ledger.
+        cause: The same as one word.
         but: A batch that is left alone: the caller's own.
 
     Returns:
@@ -39,15 +41,15 @@ def fail_unfinished(
     found = [b for b in batches.in_progress(connection, feed, key) if b.batch_id != but]
     for batch in found:
         with connection.transaction():
-            end_stages(connection, batch.batch_id, why)
-            batches.mark_failed(connection, batch.batch_id, why)
+            end_stages(connection, batch.batch_id, why, cause)
+            batches.mark_failed(connection, batch.batch_id, why, cause)
     return found
 
 
-def end_stages(connection: Connection, batch_id: str, why: str) -> None:
+def end_stages(connection: Connection, batch_id: str, why: str, cause: Cause) -> None:
     """Write down of the stages of a batch that have not ended that they failed."""
     for stage in batches.STAGES:
-        batches.end_stage(connection, batch_id, stage, why)
+        batches.end_stage(connection, batch_id, stage, why, cause)
 
 
 def clear_half_staged(connection: Connection, settings: Settings, found: Sequence[Batch]) -> None:

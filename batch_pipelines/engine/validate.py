@@ -149,8 +149,8 @@ def _validate_waiting(
         why = _differ(batch, f"Nothing was published: the rows that wait in {names}", failed)
         with connection.transaction():
             work.lease.hold(connection)
-            batches.end_stage(connection, batch.batch_id, "validate", why)
-            batches.mark_failed(connection, batch.batch_id, why)
+            batches.end_stage(connection, batch.batch_id, "validate", why, "validation")
+            batches.mark_failed(connection, batch.batch_id, why, "validation")
         return why
     why = _differ(batch, "Nothing was replayed: with the records set aside, the rows", failed)
     with connection.transaction():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import psycopg
 
+from batch_pipelines.engine.causes import cause_of
 from batch_pipelines.engine.errors import (
     BatchError,
     LeaseLostError,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
+    from batch_pipelines.engine.causes import Cause
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.ledger.batches import Batch, Stage
     from batch_pipelines.engine.postgres.database import Connection, Database
@@ -244,7 +246,7 @@ def recorded(connection: Connection, work: Work, batch_id: str, stage: Stage) ->
         raise
     except BaseException as error:
         why = explain(error)
-        lost = _record_failure(work, batch_id, stage, why)
+        lost = _record_failure(work, batch_id, stage, why, cause_of(error))
         if lost is not None and isinstance(error, Exception):
             raise lost from None
         if isinstance(error, psycopg.Error):
@@ -252,7 +254,9 @@ def recorded(connection: Connection, work: Work, batch_id: str, stage: Stage) ->
         raise
 
 
-def _record_failure(work: Work, batch_id: str, stage: Stage, why: str) -> LeaseLostError | None:
+def _record_failure(
+    work: Work, batch_id: str, stage: Stage, why: str, cause: Cause
+) -> LeaseLostError | None:
     """Fail a stage and its batch, unless another run has the partition: then the word is its own.
 
     Over a connection of its own: the stage's may be broken. Where the database is gone altogether the
@@ -261,8 +265,8 @@ def _record_failure(work: Work, batch_id: str, stage: Stage, why: str) -> LeaseL
     try:
         with work.database.connect(f"{stage} failed") as ledger, ledger.transaction():
             work.lease.hold(ledger)
-            batches.end_stage(ledger, batch_id, stage, why)
-            batches.mark_failed(ledger, batch_id, why)
+            batches.end_stage(ledger, batch_id, stage, why, cause)
+            batches.mark_failed(ledger, batch_id, why, cause)
     except LeaseLostError as lost:
         return lost
     except (BatchError, psycopg.Error):

@@ -78,7 +78,12 @@ def test_the_feeds_that_ship_load(monkeypatch: pytest.MonkeyPatch) -> None:
     defs = build_defs()
     names = ("departures", "flight_reference", "flights", "inventory", "operations")
     expected = {f"{name}{end}" for name in names for end in ("", "_replay")}
-    assert {job.name for job in defs.jobs or ()} == {*expected, "rollback", "verify_batches"}
+    assert {job.name for job in defs.jobs or ()} == {
+        *expected,
+        "rollback",
+        "verify_batches",
+        "rerun_failed",
+    }
     dg.Definitions.validate_loadable(defs)
 
 

@@ -11,6 +11,7 @@ from psycopg.rows import class_row, scalar_row
 from batch_pipelines.engine.errors import FeedError
 
 if TYPE_CHECKING:
+    from batch_pipelines.engine.causes import Cause
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.postgres.database import Connection
 
@@ -53,6 +54,7 @@ class Batch:
     completed_at: dt.datetime | None
     superseded_by: str | None
     error_details: str | None
+    failure_cause: str | None
     rolled_back_at: dt.datetime | None
     rolled_back_by: str | None
     rollback_reason: str | None
@@ -74,6 +76,7 @@ class StageRecord:
     started_at: dt.datetime
     completed_at: dt.datetime | None
     error_details: str | None
+    failure_cause: str | None
 
 
 _BATCH = """
@@ -81,8 +84,8 @@ SELECT batch_id::text, job_id, adopted_from,
        feed, feed_version, partition_key, status, attempt, identity,
        duplicate_of::text, fingerprint, requested_by, correlation_id, source_records,
        written_records, rejected_records, skipped_records, started_at, published_at, completed_at,
-       superseded_by::text, error_details, rolled_back_at, rolled_back_by, rollback_reason,
-       rollback_possible_until
+       superseded_by::text, error_details, failure_cause, rolled_back_at, rolled_back_by,
+       rollback_reason, rollback_possible_until
 FROM batch_audit.import_history
 """
 _BY_ID = _BATCH + "WHERE batch_id = %s"
@@ -139,7 +142,7 @@ WHERE batch_id = %s
 """
 _FAIL = """
 UPDATE batch_audit.import_history
-SET status = 'FAILED', error_details = %s, completed_at = clock_timestamp()
+SET status = 'FAILED', error_details = %s, failure_cause = %s, completed_at = clock_timestamp()
 WHERE batch_id = %s AND status IN ('IN_PROGRESS', 'FAILED')
 """
 _RESUME = """
@@ -151,7 +154,8 @@ _REPLAYED = """
 UPDATE batch_audit.import_history
 SET status = 'PUBLISHED', status_before = NULL, written_records = written_records + %(loaded)s,
     published_xids = published_xids || pg_current_xact_id(),
-    rejected_records = rejected_records - %(loaded)s, error_details = NULL, completed_at = NULL
+    rejected_records = rejected_records - %(loaded)s, error_details = NULL, failure_cause = NULL,
+    completed_at = NULL
 WHERE batch_id = %(batch_id)s
 """
 _FORGET_STAGES = """
@@ -166,8 +170,8 @@ _REJECTED = "UPDATE batch_audit.import_history SET rejected_records = %s WHERE b
 _PUBLISHED = """
 UPDATE batch_audit.import_history
 SET status = 'PUBLISHED', published_at = clock_timestamp(), written_records = %s,
-    rejected_records = %s, skipped_records = %s, error_details = NULL, completed_at = NULL,
-    published_xids = ARRAY[pg_current_xact_id()]
+    rejected_records = %s, skipped_records = %s, error_details = NULL, failure_cause = NULL,
+    completed_at = NULL, published_xids = ARRAY[pg_current_xact_id()]
 WHERE batch_id = %s
 """
 _SUPERSEDED = """
@@ -177,7 +181,7 @@ SET status_before = status, status = 'SUPERSEDED', superseded_by = %s WHERE batc
 _INVALID = """
 UPDATE batch_audit.import_history
 SET status = 'VALIDATION_FAILED', status_before = NULL, error_details = %s,
-    completed_at = clock_timestamp()
+    failure_cause = 'validation', completed_at = clock_timestamp()
 WHERE batch_id = %s
 """
 _VALID = """
@@ -185,7 +189,8 @@ UPDATE batch_audit.import_history AS h
 SET status = CASE WHEN rejected_records > 0 OR EXISTS (
         SELECT FROM batch_audit.import_file AS f WHERE f.batch_id = h.batch_id AND f.set_aside)
     THEN 'PARTIAL_SUCCESS' ELSE 'SUCCESS' END,
-    status_before = NULL, error_details = NULL, completed_at = clock_timestamp()
+    status_before = NULL, error_details = NULL, failure_cause = NULL,
+    completed_at = clock_timestamp()
 WHERE batch_id = %s
 """
 _WAITING = """
@@ -208,16 +213,16 @@ _STAGE_START = """
 INSERT INTO batch_audit.batch_stage (batch_id, stage, run_id, status)
 VALUES (%s, %s, %s, 'IN_PROGRESS')
 ON CONFLICT (batch_id, stage) DO UPDATE SET run_id = excluded.run_id, status = 'IN_PROGRESS',
-    started_at = clock_timestamp(), completed_at = NULL, error_details = NULL
+    started_at = clock_timestamp(), completed_at = NULL, error_details = NULL, failure_cause = NULL
 """
 # A stage that ended together with its verdict did not fail, whatever interrupts its run afterwards.
 _STAGE_END = """
 UPDATE batch_audit.batch_stage
-SET status = %s, error_details = %s, completed_at = clock_timestamp()
+SET status = %s, error_details = %s, failure_cause = %s, completed_at = clock_timestamp()
 WHERE batch_id = %s AND stage = %s AND status = 'IN_PROGRESS'
 """
 _STAGES = """
-SELECT stage, run_id::text, status, started_at, completed_at, error_details
+SELECT stage, run_id::text, status, started_at, completed_at, error_details, failure_cause
 FROM batch_audit.batch_stage WHERE batch_id = %s ORDER BY started_at
 """
 
@@ -276,7 +281,7 @@ def imagined(feed: Feed, key: str, run_id: str) -> Batch:
         status="IN_PROGRESS", attempt=0, identity=None, duplicate_of=None, fingerprint=None,
         requested_by="", correlation_id=run_id, source_records=None, written_records=None,
         rejected_records=None, skipped_records=None, started_at=dt.datetime.now(dt.UTC),
-        published_at=None, completed_at=None, superseded_by=None, error_details=None,
+        published_at=None, completed_at=None, superseded_by=None, error_details=None, failure_cause=None,
         rolled_back_at=None, rolled_back_by=None, rollback_reason=None, rollback_possible_until=None,
     )  # fmt: skip
 
@@ -420,9 +425,9 @@ def mark_duplicate(connection: Connection, batch_id: str, of: str) -> None:
         end_stage(connection, batch_id, "ingest")
 
 
-def mark_failed(connection: Connection, batch_id: str, why: str) -> None:
+def mark_failed(connection: Connection, batch_id: str, why: str, cause: Cause) -> None:
     """End a batch of which nothing is visible; one that is visible is left as it is."""
-    connection.execute(_FAIL, (why, batch_id))
+    connection.execute(_FAIL, (why, cause, batch_id))
 
 
 def resume(connection: Connection, batch_id: str) -> None:
@@ -507,7 +512,7 @@ def mark_replay_waiting(connection: Connection, batch_id: str) -> None:
 def mark_replay_refused(connection: Connection, batch_id: str, why: str) -> None:
     """Say that records to be replayed did not pass validation: the batch is what it was before."""
     connection.execute(_REPLAY_REFUSED, (why, batch_id))
-    end_stage(connection, batch_id, "validate", why)
+    end_stage(connection, batch_id, "validate", why, "validation")
 
 
 def mark_valid(connection: Connection, batch_id: str) -> None:
@@ -534,10 +539,16 @@ def start_stage(connection: Connection, batch_id: str, stage: Stage, run_id: str
     connection.execute(_STAGE_START, (batch_id, stage, run_id))
 
 
-def end_stage(connection: Connection, batch_id: str, stage: Stage, why: str | None = None) -> None:
+def end_stage(
+    connection: Connection,
+    batch_id: str,
+    stage: Stage,
+    why: str | None = None,
+    cause: Cause | None = None,
+) -> None:
     """Write down how a stage ended, if it has not ended yet; with a reason it failed."""
     status = "SUCCESS" if why is None else "FAILED"
-    connection.execute(_STAGE_END, (status, why, batch_id, stage))
+    connection.execute(_STAGE_END, (status, why, cause, batch_id, stage))
 
 
 def stages(connection: Connection, batch_id: str) -> dict[str, StageRecord]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 
-from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.errors import DeliveryError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,9 @@ _BY_CODE: Final = {
     "IllegalLocationConstraintException": _ELSEWHERE,
     "InvalidObjectState": "it is in an archive tier. Have it restored there, and run again.",
 }
+# What is answered with 400 or 403 by a store that is only slow.
+_BUSY: Final = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
+_TOO_MANY, _SERVER_ERROR = 429, 500
 _BY_STATUS: Final = {401: _DENIED, 403: _DENIED, 404: _NO_BUCKET, 301: _ELSEWHERE}
 _BY_CLASS: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
     (
@@ -87,18 +90,28 @@ def understood(what: object) -> Iterator[None]:
 
     Raises:
         DeliveryError: Anything went wrong.
+        UnreachableError: It may go well the next time: the store is down, busy or far away.
     """
     try:
         yield
     except aws.ClientError as error:
-        raise DeliveryError(f"{what}: {_of_answer(error)}") from None
+        kind = UnreachableError if _is_passing(error) else DeliveryError
+        raise kind(f"{what}: {_of_answer(error)}") from None
     except (aws.BotoCoreError, ResponseParserError, ValueError) as error:
-        raise DeliveryError(f"{what}: {_of_client(error)}") from None
+        lost = isinstance(error, TRANSFER_ERRORS) and not isinstance(error, aws.SSLError)
+        kind = UnreachableError if lost else DeliveryError
+        raise kind(f"{what}: {_of_client(error)}") from None
 
 
 def code_of(error: aws.ClientError) -> str:
     """Give the code of a store's answer."""
     return error.response.get("Error", {}).get("Code", "")
+
+
+def _is_passing(error: aws.ClientError) -> bool:
+    """Say whether a store's answer is about itself, and not about what it was asked."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return code_of(error) in _BUSY or status == _TOO_MANY or status >= _SERVER_ERROR
 
 
 def _of_answer(error: aws.ClientError) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError, FlexibleChecksumError
 
-from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.errors import DeliveryError, UnreachableError
 from batch_pipelines.engine.places.place import (
     Reading,
     StoredChecksum,
@@ -140,7 +140,7 @@ class _Transfer:
                 f"{self._file}: its transfer broke {self._breaks} times, last at byte {self._at} of "
                 f"{self._file.size}. Check the network and the store, and run again."
             )
-            raise DeliveryError(message)
+            raise UnreachableError(message)
         time.sleep(PAUSE_SECONDS * 2 ** (self._breaks - 1))
         self._body = self._get(Range=f"bytes={self._at}-")["Body"]
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg import conninfo
 
-from batch_pipelines.engine.errors import SettingsError
+from batch_pipelines.engine.errors import SettingsError, UnavailableError
 from batch_pipelines.engine.postgres.server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class Database:
             The connection.
 
         Raises:
-            SettingsError: The server does not answer, or is older than PostgreSQL 15.
+            SettingsError: The server is older than PostgreSQL 15.
+            UnavailableError: It does not let us in.
         """
         try:
             connection = psycopg.connect(
@@ -97,7 +98,7 @@ class Database:
                 f"The database {where} does not let us in{state}. Check that it runs, that "
                 "BATCH_PIPELINES_DATABASE_URL is right, and that the role may connect."
             )
-            raise SettingsError(message) from None
+            raise UnavailableError(message) from None
         if connection.info.server_version < OLDEST_SERVER:
             version = connection.info.server_version // 10000
             connection.close()

@@ -106,8 +106,8 @@ def cancel(database: Database, settings: Settings, batch_id: str, by: str) -> Ca
             now = connection.execute(_LEASE, place).fetchone()
             # Where a successor has the partition by now, it has failed the batch itself.
             if now is None or token is None or now[0] == token:
-                end_stages(connection, batch_id, why)
-                batches.mark_failed(connection, batch_id, why)
+                end_stages(connection, batch_id, why, "cancelled")
+                batches.mark_failed(connection, batch_id, why, "cancelled")
                 connection.execute(_RELEASE, (*place, token))
         failed = batches.by_id(connection, batch_id)
         clear_half_staged(connection, settings, [failed])

@@ -17,6 +17,7 @@ from batch_pipelines.engine.unfinished import (
 )
 
 if TYPE_CHECKING:
+    from batch_pipelines.engine.causes import Cause
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.postgres.database import Connection, Database
     from batch_pipelines.engine.settings import Settings
@@ -43,6 +44,7 @@ def end_dead(
     feed: str,
     key: str,
     why: str,
+    cause: Cause,
     *,
     run_id: str,
     token: int | None,
@@ -56,6 +58,7 @@ def end_dead(
         feed: Name of the feed.
         key: Partition key.
         why: Why the run counts as dead, for the ledger.
+        cause: The same as one word.
         run_id: The dead run.
         token: Its fencing token; None where it had given its lease back.
         by_run: An id that is nobody else's: who holds the partition meanwhile.
@@ -70,18 +73,32 @@ def end_dead(
     with lease, database.connect("dead run") as connection:
         if token is not None and lease.token != token + 1:
             return None
-        failed = fail_unfinished(connection, feed, key, why)
+        failed = fail_unfinished(connection, feed, key, why, cause)
         runs = {run_id: None}
         for batch in failed:
             runs |= dict.fromkeys(batches.runs(connection, batch.batch_id))
         own = batches.of_run(connection, run_id)
         if own is not None:
             # One that was published stays what it is; it is its stage that did not end.
-            end_stages(connection, own.batch_id, why)
+            end_stages(connection, own.batch_id, why, cause)
+            _fail_next(connection, own, run_id, why, cause)
         clear_half_staged(connection, settings, failed)
         clear_staging(connection, settings, feed, key)
         _tell(connection, feed, key, run_id, why, own)
         return Ended(tuple(failed), tuple(runs))
+
+
+def _fail_next(connection: Connection, batch: Batch, run_id: str, why: str, cause: Cause) -> None:
+    """Fail the stage that a published batch would have come to next, where none had begun.
+
+    Else nothing would say that it has not come to its end.
+    """
+    known = batches.stages(connection, batch.batch_id)
+    left = [stage for stage in batches.STAGES if stage not in known]
+    failed = any(record.status == "FAILED" for record in known.values())
+    if batch.status in batches.IN_FORCE and left and not failed:
+        batches.start_stage(connection, batch.batch_id, left[0], run_id)
+        batches.end_stage(connection, batch.batch_id, left[0], why, cause)
 
 
 def _tell(

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from batch_pipelines.engine.errors import (
     BrokenRulesError,
+    ConflictError,
     PublishError,
     ThresholdError,
 )
@@ -183,7 +184,7 @@ def _publish_judged(
         f"{publication.batch.name}: other writers changed the tables {_TRIES} times while it was "
         "being published; nothing was written. Run again when they are done."
     )
-    raise PublishError(message)
+    raise ConflictError(message)
 
 
 def _is_worth_staging(error: psycopg.Error) -> bool:

@@ -35,7 +35,7 @@ def test_attempts_of_a_partition_are_counted(ledger: Connection) -> None:
         assert [batch.batch_id for batch in batches.history(ledger)] == [THREE, TWO, ONE]
         assert [batch.batch_id for batch in batches.history(ledger, limit=1)] == [THREE]
         assert [batch.batch_id for batch in batches.history(ledger, feed="others")] == [THREE]
-        batches.mark_failed(ledger, ONE, "why")
+        batches.mark_failed(ledger, ONE, "why", "rows")
         assert [batch.batch_id for batch in batches.history(ledger, status="FAILED")] == [ONE]
 
 
@@ -83,5 +83,5 @@ def test_a_verdict_ends_its_stage(ledger: Connection) -> None:
         batches.mark_duplicate(ledger, TWO, ONE)
         ended = batches.stages(ledger, TWO)
         assert {record.status for record in ended.values()} == {"SUCCESS"}
-        batches.end_stage(ledger, TWO, "validate", "too late")
+        batches.end_stage(ledger, TWO, "validate", "too late", "rows")
         assert batches.stages(ledger, TWO) == ended

@@ -13,6 +13,7 @@ from batch_pipelines.engine.processes import life
 from batch_pipelines.engine.recovery.ending import Ended, end_dead
 from batch_pipelines.engine.recovery.held import held_leases, stalled_batches
 from batch_pipelines.engine.recovery.judging import judge_lease
+from batch_pipelines.engine.rerun.failed import failed_partitions
 from tests.support_engine import KEY, new_id
 from tests.support_process import At, importing
 
@@ -29,7 +30,7 @@ WHY = "It is dead, says the test."
 
 def end_it(site: Site, lease: Held) -> Ended | None:
     return end_dead(
-        site.database, site.settings, lease.feed, lease.partition_key, WHY,
+        site.database, site.settings, lease.feed, lease.partition_key, WHY, "dead_run",
         run_id=lease.run_id, token=lease.token, by_run=new_id(),
     )  # fmt: skip
 
@@ -77,6 +78,21 @@ def test_a_killed_run_is_dead_at_once_and_its_batch_fails(
     assert (alert.alert.kind, alert.alert.batch_id) == ("dead_run", run_id)
 
     assert site.run().status == "SUCCESS"
+
+
+def test_a_run_killed_between_publish_and_validate_stands_failed(site18: MakeSite) -> None:
+    """Its rows are visible, and nobody would finish it."""
+    site = site18(DDL)
+    site.deliver(FILES)
+    run_id = new_id()
+    with importing(site, run_id, at=At("bulk_write.after_commit")) as run:
+        assert run.outcome() is None
+    assert end_it(site, the_lease(site)) == Ended((), (run_id,))
+    (failed,) = failed_partitions(site.connection)
+    assert (failed.batch_id, failed.status, failed.cause) == (run_id, "PUBLISHED", "dead_run")
+    site.run()
+    assert failed_partitions(site.connection) == []
+    assert site.newest().status == "SUCCESS"
 
 
 def test_a_run_killed_after_it_published_leaves_its_batch_published(site18: MakeSite) -> None:
@@ -146,7 +162,7 @@ def test_a_batch_between_two_stages_has_no_lease_and_is_listed(site18: MakeSite)
     with site.work():
         assert stalled_batches(site.connection) == []
     ended = end_dead(
-        site.database, site.settings, "orders", KEY, WHY,
+        site.database, site.settings, "orders", KEY, WHY, "dead_run",
         run_id=batch.batch_id, token=None, by_run=new_id(),
     )  # fmt: skip
     assert ended is not None
