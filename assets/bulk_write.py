@@ -9,6 +9,7 @@ from dagster._core.definitions.metadata import RawMetadataValue
 from assets.common import Cell, batch_metadata, reject_reasons, stage_asset, table
 from batch_pipelines.engine.bulk_write import BulkWriteResult, bulk_write
 from batch_pipelines.engine.feeds import Feed
+from batch_pipelines.engine.fidelity import not_exact
 from batch_pipelines.engine.ledger.staged_tables import SCHEMA
 from resources.batches import Batches
 
@@ -108,6 +109,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
                 "balance": table(balance),
                 **_rejected(result),
                 "row_digests": table(digests),
+                **_fidelity(result),
                 **_signatures(result),
                 **_changes(result),
                 **({"rows_per_second": round(rows / result.seconds)} if result.worked else {}),
@@ -136,6 +138,16 @@ def _rows(result: BulkWriteResult, rows: int) -> dict[str, RawMetadataValue]:
             )
         }
     return {"dagster/partition_row_count": rows} if result.tables else {}
+
+
+def _fidelity(result: BulkWriteResult) -> dict[str, RawMetadataValue]:
+    """Tell which columns do not keep the very value that was sent."""
+    rows: list[dict[str, Cell]] = [
+        {"table": name, "column": each.column, "is": each.kind, "because": each.reason}
+        for name, columns in result.fidelity.items()
+        for each in not_exact(columns)
+    ]
+    return {"columns_not_exact": table(rows)} if result.fidelity else {}
 
 
 def _signatures(result: BulkWriteResult) -> dict[str, RawMetadataValue]:

@@ -3,8 +3,10 @@
 import dagster as dg
 
 from assets.common import MEGABYTE, batch_metadata, hexadecimal, stage_asset, table
+from assets.plot import RECENT, throughput
 from batch_pipelines.engine.checksum import checksum
 from batch_pipelines.engine.feeds import Feed
+from batch_pipelines.engine.ledger.speeds import recent_speeds
 from resources.batches import Batches
 
 
@@ -30,6 +32,7 @@ def checksum_asset(feed: Feed) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         with batches.work(context, feed, "checksum") as (connection, work):
             result = checksum(connection, work)
+            speeds = recent_speeds(connection, feed.feed, "checksum", RECENT)
         files = [
             {
                 "file": file.file_name,
@@ -50,6 +53,7 @@ def checksum_asset(feed: Feed) -> dg.AssetsDefinition:
                 **({"records": sum(counted)} if counted else {}),
                 "files": table(files),
                 "files_set_aside": sum(file.set_aside for file in result.files),
+                "throughput": throughput(speeds, of_records=False),
                 **({"throughput_mbps": round(rate, 1)} if result.worked else {}),
             }
         )

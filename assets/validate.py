@@ -10,8 +10,10 @@ import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from assets.common import Cell, batch_metadata, differing_rows, stage_asset, table
+from assets.plot import RECENT, throughput
 from batch_pipelines.engine.feeds import NO_TABLE, Feed
 from batch_pipelines.engine.ledger.proofs import Check, TableValidation
+from batch_pipelines.engine.ledger.speeds import recent_speeds
 from batch_pipelines.engine.validate import ValidateResult, require_valid, validate
 from resources.batches import Batches
 from resources.rolled_back import tell_rolled_back
@@ -22,7 +24,9 @@ _CHECKS = {
     "schema": "Every column of the source is in the table.",
     "key_uniqueness": "No primary key stands twice.",
     "aggregates": "Count, exact sum and bounds of every column, against a second reading.",
+    "coverage": "Every column is proven: none that is lossy, or that the server computes or changes.",
 }
+_DIGEST = {"digest": "The digest of all rows, taken again, against that of the source at publish."}
 _FILE_CHECKS = {
     "files": "Every file of the batch is there, and none is missing.",
     "manifest": "The sender's manifest lists the files of the batch, and no others.",
@@ -62,6 +66,7 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with batches.work(context, feed, "validate") as (connection, work):
             result = validate(connection, work)
+            speeds = recent_speeds(connection, feed.feed, "validate", RECENT)
         found = {each.target_table: each for each in result.tables}
         for name, kinds in _targets(feed).items():
             yield from check_results(work.key, name, found.get(name), kinds)
@@ -75,6 +80,7 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
                 **batch_metadata(result.batch, worked=result.worked),
                 **_published(feed, result),
                 "checks": check_table(result.tables),
+                "throughput": throughput(speeds, of_records=bool(feed.tables)),
                 "seconds": round(result.seconds, 3),
             }
         )
@@ -93,7 +99,8 @@ def _published(feed: Feed, result: ValidateResult) -> dict[str, RawMetadataValue
 
 def _targets(feed: Feed) -> dict[str, dict[str, str]]:
     """Give the kinds of checks of each table; of a feed without tables, those of its files."""
-    return {each.table: _CHECKS for each in feed.tables} or {NO_TABLE: _FILE_CHECKS}
+    kinds = {**_CHECKS, **(_DIGEST if feed.validate_digests else {})}
+    return {each.table: kinds for each in feed.tables} or {NO_TABLE: _FILE_CHECKS}
 
 
 def check_specs(
@@ -185,7 +192,7 @@ def _check_metadata(checks: Sequence[Check]) -> dict[str, dg.MetadataValue]:
             {"check": c.name, "expected": c.expected, "actual": c.actual, "status": c.status}
             for c in shown
         ),
-        "sql": dg.MetadataValue.md(f"```sql\n{shown[0].sql}\n```"),
+        **({"sql": dg.MetadataValue.md(f"```sql\n{shown[0].sql}\n```")} if shown[0].sql else {}),
     }
 
 

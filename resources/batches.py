@@ -96,6 +96,7 @@ class Batches:
                     requested_by=run.tags.get(REQUESTED_BY_TAG, UNKNOWN),
                     correlation_id=run.root_run_id or run.run_id,
                     progress=self.progress,
+                    notice=context.log.warning,
                 ),
             )
 

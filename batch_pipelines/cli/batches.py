@@ -11,9 +11,23 @@ import typer
 
 from batch_pipelines.cli.differences import print_differences
 from batch_pipelines.cli.reconciled import print_reconciliation
-from batch_pipelines.cli.show import Json, print_changes, print_json, print_table, say
+from batch_pipelines.cli.show import (
+    Json,
+    print_changes,
+    print_fidelity,
+    print_json,
+    print_table,
+    say,
+)
 from batch_pipelines.engine.ledger import batches as ledger
-from batch_pipelines.engine.ledger import files, proofs, rollbacks, staged_tables, verifications
+from batch_pipelines.engine.ledger import (
+    columns,
+    files,
+    proofs,
+    rollbacks,
+    staged_tables,
+    verifications,
+)
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.ledger import signatures as feed_signatures
 from batch_pipelines.engine.ledger.staged_tables import SCHEMA
@@ -24,8 +38,9 @@ from batch_pipelines.engine.settings import load_settings
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.ledger.verifications import TableVerification
@@ -93,6 +108,7 @@ def show(
         reasons = quarantine.summary(connection, found.batch_id)
         validations = proofs.validations(connection, found.batch_id)
         verified = verifications.newest(connection, found.batch_id)
+        fidelity = columns.of_batch(connection, found.batch_id)
         archive = proofs.archive(connection, found.batch_id)
         taken_back = rollbacks.of_batch(connection, found.batch_id)
         waiting = staged_tables.of_batch(connection, found.batch_id)
@@ -101,7 +117,7 @@ def show(
             "batch": found, "runs": runs, "stages": stages, "files": staged,
             "checksums": checksums, "tables": tables, "signatures": signatures,
             "signature_events": events, "rejects": reasons,
-            "validations": validations, "verifications": verified,
+            "columns": fidelity, "validations": validations, "verifications": verified,
             "archive": archive, "last_attempt": last, "rollback": taken_back,
             "waiting": waiting,
             "next": next_command(found, archived=archive is not None),
@@ -139,8 +155,7 @@ def show(
     _print_signatures(signatures, len(tables))
     _print_events(events)
     print_reasons(reasons)
-    for validation in validations:
-        _print_validation(validation)
+    _print_validations(fidelity, validations)
     _print_verified(verified)
     if archive is not None:
         say(
@@ -257,10 +272,23 @@ def _print_events(events: Sequence[feed_signatures.SignatureEvent]) -> None:
         print_changes(str(event), event.changes)
 
 
+def _print_validations(
+    fidelity: Mapping[str, Sequence[ColumnFidelity]], validations: Sequence[proofs.TableValidation]
+) -> None:
+    for table, own in fidelity.items():
+        print_fidelity(table, own)
+    for validation in validations:
+        _print_validation(validation)
+
+
 def _print_validation(validation: proofs.TableValidation) -> None:
     """Print what validation found in a table, all of it where something failed."""
-    failed = [check for check in validation.checks if check.status != "SUCCESS"]
-    say(f"{validation.target_table}: {len(validation.checks)} checks, {len(failed)} failed")
+    failed = [check for check in validation.checks if check.status == "FAILED"]
+    unverified = [check for check in validation.checks if check.status == "UNVERIFIED"]
+    also = f", {len(unverified)} UNVERIFIED" if unverified else ""
+    say(f"{validation.target_table}: {len(validation.checks)} checks, {len(failed)} failed{also}")
+    for check in unverified:
+        say(f"  UNVERIFIED {check.name}: {check.actual}")
     if failed:
         print_table(
             "Failed checks",

@@ -17,17 +17,22 @@ from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import BatchError, DeliveryError, FeedError, UnreachableError
 from batch_pipelines.engine.feed_files import find_feed, load_feeds, place_of
 from batch_pipelines.engine.feeds import NO_TABLE, Feed
+from batch_pipelines.engine.fidelity import fidelity_of_text
 from batch_pipelines.engine.ledger import pauses
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.reconciliation.loaded_batches import check_loaded, comparable_tables
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.sources import check_source, find_keys, place
 from batch_pipelines.engine.writing.ruling import read_rules
+from batch_pipelines.engine.writing.server_changed import require_known
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from batch_pipelines.engine.alerts.channels import Channels
+    from batch_pipelines.engine.catalog import TableInfo
+
 app = typer.Typer(help="The feeds: what can be imported, and how.", no_args_is_help=True)
 
 
@@ -75,6 +80,7 @@ def check(*, json: Json = False) -> None:
     feeds = load_feeds(settings.feeds)
     channels = read_channels(settings.alerts)
     problems, unchecked = [], []
+    lossy: list[str] = []
     with open_database(settings) as database, database.connect("check") as connection:
         for feed in feeds.values():
             try:
@@ -84,6 +90,8 @@ def check(*, json: Json = False) -> None:
                     tables = comparable_tables(connection, feed)
                 place_in = functools.partial(place_of, settings.feeds, feed.feed)
                 read_rules(connection, feed, tables, place_in)
+                require_known(feed, tables)
+                lossy += _lossy(feed, tables, connection.info.server_version)
                 check_source(feed, tables)
                 unchecked += _unknown_channels(feed, channels)
             except UnreachableError as error:
@@ -91,12 +99,16 @@ def check(*, json: Json = False) -> None:
             except BatchError as error:
                 problems.append(str(error))
     if json:
-        print_json({"feeds": list(feeds), "problems": problems, "unchecked": unchecked})
+        print_json(
+            {"feeds": list(feeds), "problems": problems, "unchecked": unchecked, "lossy": lossy}
+        )
     elif problems:
         raise FeedError("\n".join(problems))
     else:
         for note in unchecked:
             complain(note)
+        for note in lossy:
+            say(note)
         say(f"{len(feeds)} feeds and their tables are right: {', '.join(feeds)}.")
     if problems:
         raise typer.Exit(2)
@@ -164,6 +176,19 @@ def paused(*, json: Json = False) -> None:
         ["feed", "since", "by", "why"],
         [[p.feed, f"{p.paused_at:%Y-%m-%d %H:%M:%S}", p.paused_by, p.reason] for p in found],
     )
+
+
+def _lossy(feed: Feed, tables: Iterable[TableInfo], server_version: int) -> list[str]:
+    """Say which columns may lose something of a value that comes as text."""
+    return [
+        f"{feed.feed}: {table.full_name}, column {each.column}: lossy where it is delivered as text; "
+        f"{each.reason}."
+        for table in tables
+        for each in fidelity_of_text(
+            table, feed.table_named(table.full_name).server_changed, server_version
+        )
+        if each.kind == "lossy"
+    ]
 
 
 @app.command("schema")

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from batch_pipelines.cli.show import complain, print_changes, print_json, reason_text, say
+from batch_pipelines.cli.show import (
+    complain,
+    print_changes,
+    print_fidelity,
+    print_json,
+    reason_text,
+    say,
+)
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.rehearsal import rehearse
 from batch_pipelines.engine.work import Work
@@ -74,6 +81,8 @@ def _report(name: str, rehearsal: Rehearsal) -> None:
             f"{each.updated:,} updated, {each.unchanged:,} unchanged, {each.rejected:,} set aside, "
             f"{each.skipped:,} skipped, {each.removed:,} rows removed"
         )
+    for table, columns in rehearsal.fidelity.items():
+        print_fidelity(table, columns)
     for problem in rehearsal.set_aside:
         say(f"  file set aside: {problem}")
     for comparison in rehearsal.comparisons:
@@ -101,6 +110,7 @@ def _plain(name: str, rehearsal: Rehearsal) -> dict[str, object]:
             for each in rehearsal.comparisons
         ],
         "files_set_aside": rehearsal.set_aside,
+        "columns": {name: [*map(vars, own)] for name, own in rehearsal.fidelity.items()},
         "reasons": [
             {
                 "target_table": reason.target_table, "sqlstate": reason.breach.sqlstate,

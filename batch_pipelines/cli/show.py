@@ -13,9 +13,12 @@ import rich.markup
 import rich.table
 import typer
 
+from batch_pipelines.engine.fidelity import not_exact
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.signatures import Change
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -109,6 +112,22 @@ def print_changes(title: str, changes: Sequence[Change]) -> None:
     )
     if len(changes) > _CHANGES:
         say(f"and {len(changes) - _CHANGES:,} more columns")
+
+
+def print_fidelity(table: str, columns: Iterable[ColumnFidelity]) -> None:
+    """Print which columns of a table do not keep what is sent exactly, and why.
+
+    Args:
+        table: The table.
+        columns: Its columns.
+    """
+    found = [*not_exact(columns)]
+    if found:
+        print_table(
+            f"{table}: columns that do not keep the very value that is sent",
+            ["column", "is", "because"],
+            [[each.column, each.kind, each.reason] for each in found],
+        )
 
 
 def _cell(value: object) -> str:

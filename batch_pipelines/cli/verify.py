@@ -13,6 +13,7 @@ from batch_pipelines.cli.imports import user
 from batch_pipelines.cli.show import Json, complain, print_json, say
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.feed_files import load_feeds
+from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.verification.choose import choose
 from batch_pipelines.engine.verification.verify import Verifier
@@ -105,8 +106,9 @@ def _sentences(table: TableVerification) -> Iterator[str]:
 
 
 def _rows(table: TableVerification) -> str:
+    things = "files" if table.target_table == NO_TABLE else "rows"
     if table.actual_rows is None:
-        return "rows not counted"
+        return f"{things} not counted"
     if table.actual_rows == table.expected_rows:
-        return f"{table.actual_rows:,} rows"
-    return f"{table.actual_rows:,} rows where {table.expected_rows:,} were expected"
+        return f"{table.actual_rows:,} {things}"
+    return f"{table.actual_rows:,} {things} where {table.expected_rows:,} were expected"

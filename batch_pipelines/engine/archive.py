@@ -23,7 +23,7 @@ import zstandard
 
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import batches, files, proofs, rejects, signatures
+from batch_pipelines.engine.ledger import batches, columns, files, proofs, rejects, signatures
 from batch_pipelines.engine.ledger.proofs import ArchiveRecord
 from batch_pipelines.engine.ledger.reject_files import same_rejects, write_parquet
 from batch_pipelines.engine.reading.prefetch import prefetched
@@ -172,6 +172,9 @@ def _extract(connection: Connection, batch: Batch) -> dict[str, object]:
         "import_file": plain(files.of_batch(connection, batch_id)),
         "crc32_audit": plain(files.checksums(connection, batch_id)),
         "batch_table": plain(proofs.tables(connection, batch_id)),
+        "batch_column": {
+            table: plain(own) for table, own in columns.of_batch(connection, batch_id).items()
+        },
         "signature_event": plain(signatures.events(connection, batch_id)),
         "import_reject_summary": plain(rejects.summary(connection, batch_id)),
         "validation_summary": plain(proofs.validations(connection, batch_id)),

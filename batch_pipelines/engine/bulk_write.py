@@ -7,19 +7,31 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.bad_files import require_enough
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import ContractError
-from batch_pipelines.engine.ledger import batches, files, proofs, rejects, signatures, staged_tables
+from batch_pipelines.engine.fidelity import fidelity_of_source, told_of
+from batch_pipelines.engine.ledger import (
+    batches,
+    columns,
+    files,
+    proofs,
+    rejects,
+    signatures,
+    staged_tables,
+)
 from batch_pipelines.engine.work import batch_for, batch_to_replay, recorded
 from batch_pipelines.engine.writing.assembling import publication_of
 from batch_pipelines.engine.writing.loading import load
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batch_pipelines.engine.catalog import Column
+    from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.proofs import Signature, TableBalance
     from batch_pipelines.engine.ledger.signatures import SignatureEvent
@@ -44,6 +56,7 @@ class BulkWriteResult:
         signatures: How its rows were grouped and written.
         events: What its delivery was, for each table, against the version of the signature in force.
         waiting: Where its rows wait, if they do until they are validated.
+        fidelity: How true the columns of each table keep what was sent, by its name.
     """
 
     batch: Batch
@@ -56,6 +69,7 @@ class BulkWriteResult:
     signatures: tuple[Signature, ...] = ()
     events: tuple[SignatureEvent, ...] = ()
     waiting: tuple[StagedTable, ...] = ()
+    fidelity: Mapping[str, tuple[ColumnFidelity, ...]] = field(default_factory=dict)
 
 
 def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> BulkWriteResult:
@@ -104,6 +118,7 @@ def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> B
         tuple(proofs.signatures(connection, origin)),
         tuple(signatures.events(connection, origin)),
         tuple(staged_tables.of_batch(connection, origin)),
+        columns.of_batch(connection, origin),
     )
 
 
@@ -120,6 +135,7 @@ def _load(connection: Connection, work: Work, batch: Batch) -> str | None:
             work.lease.hold(connection)
             signatures.record_refused(connection, batch, error.comparison)
         raise
+    _tell_of_columns(connection, work, batch, publication)
     _write(connection, work, publication)
     return publication.superseded
 
@@ -137,3 +153,17 @@ def _write(connection: Connection, work: Work, publication: Publication) -> None
     if publication.purpose == "load":
         # For rows that differ to be named; publishing takes its own from those that are kept apart.
         shutil.copytree(first.digests, publication.digests, dirs_exist_ok=True)
+
+
+def _tell_of_columns(
+    connection: Connection, work: Work, batch: Batch, publication: Publication
+) -> None:
+    """Say, before anything is published, how true each column will keep what is sent."""
+    version = connection.info.server_version
+    found = {s.table.full_name: fidelity_of_source(s, version) for s in publication.sources}
+    with connection.transaction():
+        work.lease.hold(connection)
+        columns.record(connection, batch.batch_id, found)
+    for name, own in found.items():
+        for sentence in told_of(name, own):
+            work.notice(sentence)

@@ -40,7 +40,10 @@ FILE: Final = "file"
 # What these mean in `crc32_audit` is given.
 _TAKEN = frozenset({"chunk", "composite", "row"})
 # What is said of tables and of what stands in files.
-_OF_TABLES = ("format", "contract", "bulk_minimum", "ddl", "audit", "one_writer", "publish")
+_OF_TABLES = (
+    "format", "contract", "bulk_minimum", "ddl", "audit", "one_writer", "publish",
+    "validate_digests",
+)  # fmt: skip
 
 Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
@@ -63,6 +66,7 @@ class Feed(Part):
         tables: The tables that one delivery fills together; empty where the feed says `none`, because
             its files (documents, images) are not read, only proven and archived.
         entity_type: What a file is called in `crc32_audit`, for feeds without tables.
+        validate_digests: Whether validate takes the row digests of what is stored once more.
         audit: What has lines of its own in `crc32_audit`: each `file` and chunk, or each `row`, too.
         format: How the files are written.
         contract: What becomes of a delivery that brings other columns than the one before it.
@@ -105,6 +109,9 @@ class Feed(Part):
     )
     audit: Literal["file", "row"] = pydantic.Field(
         default="file", description="what is audited: files and chunks, or each row besides"
+    )
+    validate_digests: bool = pydantic.Field(
+        default=False, description="whether validate takes the row digests of all rows once more"
     )
     format: Format = pydantic.Field(default=DEFAULT, description="how the files are written")
     contract: Contract = pydantic.Field(

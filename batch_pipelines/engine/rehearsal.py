@@ -16,6 +16,7 @@ from batch_pipelines.engine.bad_files import require_enough
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import ThresholdError
 from batch_pipelines.engine.feed_files import place_of
+from batch_pipelines.engine.fidelity import fidelity_of_source
 from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.reading.count import records_by_table, records_of
 from batch_pipelines.engine.reading.plain import Unpacking
@@ -29,6 +30,7 @@ from batch_pipelines.engine.writing.terms import before_load
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.proofs import TableBalance
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.rejects import Reason
@@ -47,6 +49,7 @@ class Rehearsal:
         problem: Why nothing would be published, or None.
         comparisons: What the delivery brings to each table, against the version in force.
         set_aside: What is wrong with each file that the batch would go on without.
+        fidelity: How true the columns of each table would keep what is sent, by its name.
     """
 
     balances: tuple[TableBalance, ...]
@@ -55,6 +58,7 @@ class Rehearsal:
     problem: str | None
     comparisons: tuple[Comparison, ...]
     set_aside: tuple[str, ...]
+    fidelity: Mapping[str, tuple[ColumnFidelity, ...]]
 
 
 def rehearse(connection: Connection, work: Work) -> Rehearsal:
@@ -83,11 +87,13 @@ def _rehearse(connection: Connection, work: Work) -> Rehearsal:
     publication, set_aside = _publication(connection, work)
     old = publication.superseded
     compared = tuple(s.comparison for s in publication.sources if s.comparison is not None)
+    version = connection.info.server_version
+    fidelity = {s.table.full_name: fidelity_of_source(s, version) for s in publication.sources}
     try:
         loaded = load(connection, publication)
     except ThresholdError as error:
-        return Rehearsal((), error.reasons, old, str(error), compared, set_aside)
-    return Rehearsal(loaded.balances, loaded.reasons, old, None, compared, set_aside)
+        return Rehearsal((), error.reasons, old, str(error), compared, set_aside, fidelity)
+    return Rehearsal(loaded.balances, loaded.reasons, old, None, compared, set_aside, fidelity)
 
 
 def _publication(connection: Connection, work: Work) -> tuple[Publication, tuple[str, ...]]:

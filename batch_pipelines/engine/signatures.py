@@ -13,7 +13,7 @@ import difflib
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -120,12 +120,15 @@ class Terms:
         in_force: The version in force; None where nothing was delivered before.
         left: The columns meant that are left out, whatever the contract says.
         late: The table's columns that rows of the batch lack which were published before it had them.
+        server_changed: Columns of which the feed says, or said when it was loaded, that the server
+            changes them.
     """
 
     contract: Contract = _AS_EVER
     in_force: Version | None = None
     left: frozenset[str] = frozenset()
     late: frozenset[str] = frozenset()
+    server_changed: frozenset[str] = frozenset()
 
 
 FREE: Final = Terms()
@@ -199,7 +202,7 @@ class Comparison:
 
     def against(self, in_force: Version | None) -> Comparison:
         """Compare the same delivery with another version."""
-        terms = Terms(self.terms.contract, in_force, self.terms.left, self.terms.late)
+        terms = replace(self.terms, in_force=in_force)
         return compare(
             self.table, self.signature, terms,
             own_columns=self.own_columns, passed_over=self.passed_over,

@@ -19,10 +19,12 @@ import psycopg
 from batch_pipelines.engine.catalog import read_tables, stamped_by
 from batch_pipelines.engine.errors import StageOrderError, ValidationError
 from batch_pipelines.engine.feeds import NO_TABLE
+from batch_pipelines.engine.fidelity import UNPROVEN, fidelity_of_source
 from batch_pipelines.engine.ledger import batches, files, proofs, rejects, staged_tables
-from batch_pipelines.engine.ledger.proofs import RowReport, TableValidation
+from batch_pipelines.engine.ledger.proofs import Check, RowReport, TableValidation
 from batch_pipelines.engine.rollback.unvalidated import taken_back
 from batch_pipelines.engine.table_checks import check_table
+from batch_pipelines.engine.validating_digests import digest_check
 from batch_pipelines.engine.validating_files import validate_files
 from batch_pipelines.engine.verification.naming import name_differences
 from batch_pipelines.engine.verification.rows import SNAPSHOT, batch_rows
@@ -34,9 +36,10 @@ from batch_pipelines.engine.writing.source import table_source
 from batch_pipelines.engine.writing.terms import before_validation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.files import ImportFile
     from batch_pipelines.engine.ledger.staged_tables import StagedTable
@@ -190,7 +193,8 @@ def _failed_checks(
             key = work.feed.table_named(table.full_name).upsert_key(table.primary_key)
             source = table_source(table, own, folder, form, route, loaded, key)
             place = places.get(table.full_name, Whereabouts())
-            found = _validate_table(connection, source, batch, place)
+            digested = work.feed.validate_digests
+            found = _validate_table(connection, source, batch, place, digested=digested)
             if found.status == "FAILED":
                 found = _with_rows(connection, work, batch, found, place)
         except Exception as error:
@@ -234,7 +238,12 @@ def _require_copies(staged: Sequence[ImportFile], folder: Path) -> None:
 
 
 def _validate_table(
-    connection: Connection, source: TableSource, batch: Batch, place: Whereabouts
+    connection: Connection,
+    source: TableSource,
+    batch: Batch,
+    place: Whereabouts,
+    *,
+    digested: bool,
 ) -> TableValidation:
     left_out = {
         file.file_name: place.without_replayed(
@@ -246,8 +255,21 @@ def _validate_table(
     name, key = source.table.full_name, source.table.primary_key
     asked = replace(source, table=place.of(source.table))
     checks = check_table(connection, asked, where, left_out, key, was_unique=True)
+    if digested:
+        checks += (digest_check(connection, batch, name, place),)
+    checks += tuple(_coverage(fidelity_of_source(source, connection.info.server_version)))
     counts = checks[0]
     return TableValidation(name, int(counts.expected), int(counts.actual), checks)
+
+
+def _coverage(columns: Sequence[ColumnFidelity]) -> Iterator[Check]:
+    """Say of which columns nobody can tell whether they hold what was sent: no success, no failure."""
+    open_ = [each for each in columns if each.kind in UNPROVEN]
+    for each in open_:
+        actual = f"{each.kind}: {each.reason}"
+        yield Check(f"coverage.{each.column}", "", "as sent", actual, "UNVERIFIED", 0.0)
+    if not open_:
+        yield Check("coverage", "", "every column", "every column", "SUCCESS", 0.0)
 
 
 def _with_rows(

@@ -47,6 +47,21 @@ class Progress(Protocol):
         """
 
 
+class Notice(Protocol):
+    """Is told what people should know before a stage goes on."""
+
+    def __call__(self, text: str, /) -> None:
+        """Take note.
+
+        Args:
+            text: A sentence without any value of a row.
+        """
+
+
+def no_notice(text: str, /) -> None:
+    """Tell nobody."""
+
+
 def no_progress(stage: Stage, done: int, total: int) -> None:
     """Tell nobody."""
 
@@ -64,6 +79,7 @@ class Work:
         requested_by: Who asked for the run.
         correlation_id: Ties the batch to what asked for it.
         progress: Is told how far a stage has come.
+        notice: Is told what people should know before a stage goes on.
     """
 
     database: Database
@@ -74,6 +90,7 @@ class Work:
     requested_by: str
     correlation_id: str
     progress: Progress = no_progress
+    notice: Notice = no_notice
 
     @property
     def run_id(self) -> str:

@@ -47,7 +47,7 @@ def test_show_finds_a_batch_by_id_by_prefix_and_by_partition(cli: Cli, shop: Sho
     assert out.startswith(f"Batch {batch.batch_id}  {FEED}/{DAY}, attempt 1: SUCCESS\n")
     for stage in ("ingest", "checksum", "bulk_write", "validate", "archive"):
         assert f" {stage} " in out
-    assert "public.orders: 8 checks, 0 failed" in out
+    assert "public.orders: 9 checks, 0 failed\n" in out
     assert out.splitlines()[-1] == "Next: batch-pipelines batches --feed orders"
 
     told = cli("show", batch.batch_id, "--json").json

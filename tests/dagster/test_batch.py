@@ -96,7 +96,7 @@ def test_what_validation_found_is_recorded_as_asset_checks(shop: Shop) -> None:
     result = shop.run(DAY)
     found = {each.check_name: each for each in result.get_asset_check_evaluations()}
     assert found.pop("no_records_set_aside").passed
-    assert len(found) == 4
+    assert len(found) == 5
     assert all(each.passed for each in found.values())
     for name in found:
         key = dg.AssetCheckKey(stage_key("validate"), name)
@@ -107,6 +107,13 @@ def test_what_validation_found_is_recorded_as_asset_checks(shop: Shop) -> None:
     (row,) = counted["results"].value.records  # type: ignore[union-attr]
     assert (row.data["expected"], row.data["actual"]) == ("5", "5")
     assert f"'{result.run_id}'" in str(counted["sql"].value)
+    covered = found["public_orders__coverage"].metadata
+    assert "sql" not in covered
+    for stage, unit in (("checksum", "MB/s"), ("validate", "records/s")):
+        shown = str(metadata_of(result, stage)["throughput"].value)
+        assert shown.startswith("![Throughput of the last 1 batches](data:image/svg+xml;base64,")
+        assert f"| seconds | {unit} |" in shown
+        assert result.run_id[:8] in shown
 
 
 def test_what_was_set_aside_is_a_warning_with_its_reasons(shop: Shop) -> None:
@@ -133,7 +140,7 @@ def test_what_was_set_aside_is_a_warning_with_its_reasons(shop: Shop) -> None:
     assert (warning.passed, warning.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert warning.asset_key == stage_key("bulk_write")
     assert warning.metadata["partition"].value == DAY
-    assert len(found) == 4
+    assert len(found) == 5
     assert all(each.passed for each in found.values())
     assert metadata_of(result, "validate")["batch_status"] == "PARTIAL_SUCCESS"
 

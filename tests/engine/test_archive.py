@@ -100,7 +100,7 @@ def test_a_bag_is_valid_for_other_tools(site18: MakeSite) -> None:
     assert info["External-Identifier"] == batch.batch_id
     assert info["External-Description"] == "Import batch orders/first, attempt 1"
     listed = (bag / "manifest-sha256.txt").read_text().splitlines()
-    assert len(listed) == 4 + 1 + 9
+    assert len(listed) == 4 + 1 + 10
     # It is no rubber stamp.
     (bag / "data" / "ledger" / "import_file.json").write_text("[]")
     assert subprocess.run(tool, check=False, capture_output=True).returncode == 1
@@ -153,6 +153,7 @@ def test_the_extract_says_what_the_ledger_says(site18: MakeSite) -> None:
 
     assert set(said) == {
         "import_history", "batch_run", "batch_stage", "import_file", "crc32_audit", "batch_table",
+        "batch_column",
         "validation_summary", "import_reject_summary", "signature_event",
     }  # fmt: skip
     assert said["import_history"] == plain(batches.by_id(connection, batch_id))

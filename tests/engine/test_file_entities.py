@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger import files, proofs
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.rehearsal import rehearse
-from batch_pipelines.engine.verification.verify import Verifier
+from tests.engine.verification.support_verify import verify_table
 from tests.support_engine import feed_of
 
 if TYPE_CHECKING:
@@ -155,14 +156,72 @@ def test_the_same_again_is_a_duplicate_and_another_name_is_not(site18: MakeSite)
     assert names == ["file-002.csv", "file-003.pdf", "file-004.txt", "other"]
 
 
-def test_there_are_no_rows_to_verify(site18: MakeSite) -> None:
+def test_the_files_of_a_bag_are_verified_against_the_ledger(site18: MakeSite) -> None:
     mail = letters(site18)
-    batch = mail.load(CONTENT)
-    verifier = Verifier(mail.settings, {mail.feed.feed: mail.feed}, "a test")
-    found = verifier.verify(mail.connection, batch)
-    assert (found.tables, found.exception) == (
-        (), "it fills no table: there are no rows to verify, and its files are in its bag"
-    )  # fmt: skip
+    batch = mail.load({**CONTENT, "manifest.json": manifest(CONTENT)})
+    found = verify_table(mail, batch)
+    assert (found.target_table, found.status, found.exception) == ("none", "SUCCESS", None)
+    assert (found.expected_rows, found.actual_rows) == (4, 4)
+    archived = proofs.archive(mail.connection, batch.batch_id)
+    assert archived is not None
+    bag = Path(archived.bag_path)
+    flip(bag / "data" / "source" / "file-003.pdf.zst")
+    (bag / "data" / "source" / "file-001.zst").unlink()
+    found = verify_table(mail, batch)
+    assert (found.status, found.expected_rows, found.actual_rows) == ("FAILED", 4, 3)
+    assert [(each.kind, each.file_name) for each in found.details] == [
+        ("missing", "file-001"), ("changed", "file-003.pdf"),
+    ]  # fmt: skip
+    assert found.exception is None
+    logged = mail.sql("SELECT target_table, status, changed, missing FROM"
+                      " batch_audit.verification_log ORDER BY id")  # fmt: skip
+    assert logged == [("none", "SUCCESS", 0, 0), ("none", "FAILED", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("data/source/manifest.json.zst", "1 other files are not as they were written"),
+        ("data/added", "1 other files are not as they were written: data/added"),
+        ("manifest-sha256.txt", "its manifests are not those that the ledger vouches for"),
+        ("tagmanifest-sha256.txt", "its manifests are not those that the ledger vouches for"),
+    ],
+)
+def test_the_rest_of_the_bag_is_verified_as_well(site18: MakeSite, damage: str, said: str) -> None:
+    mail = letters(site18)
+    batch = mail.load({**CONTENT, "manifest.json": manifest(CONTENT)})
+    archived = proofs.archive(mail.connection, batch.batch_id)
+    assert archived is not None
+    path = Path(archived.bag_path) / damage
+    if path.exists():
+        flip(path)
+    else:
+        path.touch()
+    found = verify_table(mail, batch)
+    assert (found.status, found.actual_rows, found.details) == ("FAILED", 4, [])
+    assert said in (found.exception or "")
+
+
+def test_until_there_is_a_bag_the_staged_files_are_verified(site18: MakeSite) -> None:
+    mail = letters(site18)
+    mail.deliver(CONTENT)
+    batch = mail.run(stages=STAGES[:4])
+    assert verify_table(mail, batch).status == "SUCCESS"
+    staged = mail.settings.staging / batch.batch_id
+    flip(staged / "source" / "file-001")
+    assert verify_table(mail, batch).status == "FAILED"
+    shutil.rmtree(staged)
+    found = verify_table(mail, batch)
+    assert (found.status, found.actual_rows) == ("UNVERIFIED", None)
+    assert "staging has nothing of it" in (found.exception or "")
+
+
+def flip(path: Path) -> None:
+    """Flip a bit in the middle of a file, which stays as long as it was."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(content)
 
 
 def test_a_rehearsal_changes_nothing(site18: MakeSite) -> None:

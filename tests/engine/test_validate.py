@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DDL = """
 CREATE TABLE t (
-    a integer PRIMARY KEY, b text, c numeric(10,2), d timestamptz, "Q,""q" boolean, j jsonb,
+    a integer PRIMARY KEY, b text, c numeric(10,2), d timestamptz, "Q,""q" boolean, j json,
     import_batch_id uuid
 )
 """
@@ -87,14 +87,14 @@ def test_equal_rows_are_found_equal(site: MakeSite) -> None:
     (found,) = result.tables
     assert result.worked
     assert (found.target_table, found.src_records, found.tgt_records) == ("public.t", 6, 6)
-    assert [check.name for check in found.checks] == CHECKS
+    assert [check.name for check in found.checks] == [*CHECKS, "coverage"]
     assert {check.status for check in found.checks} == {"SUCCESS"} == {found.status}
     assert log(here) == [("SUCCESS", None, True)]
     assert here.sql(
         "SELECT s.batch_id::text, l.run_id::text, s.target_table, src_records, tgt_records,"
         " overall_status, jsonb_array_length(checks)"
         " FROM batch_audit.validation_summary s JOIN batch_audit.validation_log l ON l.id = log_id"
-    ) == [(batch.batch_id, run_id, "public.t", 6, 6, "SUCCESS", len(CHECKS))]
+    ) == [(batch.batch_id, run_id, "public.t", 6, 6, "SUCCESS", len(CHECKS) + 1)]
 
 
 def test_what_is_shown_is_what_its_statement_gives(site18: MakeSite) -> None:
@@ -104,8 +104,11 @@ def test_what_is_shown_is_what_its_statement_gives(site18: MakeSite) -> None:
     site.sql(f"INSERT INTO t VALUES (100, 'other', 1, now(), true, '1', '{new_id()}')")
     site.run(stages=["validate"])
     checks = checks_of(site, batch)
-    assert list(checks) == CHECKS
+    assert list(checks) == [*CHECKS, "coverage"]
     for name, check in checks.items():
+        if name == "coverage":
+            assert (check.sql, check.actual) == ("", "every column")
+            continue
         rows = site.sql(check.sql)
         if name.startswith("schema."):
             assert {row[0] for row in rows} >= {"a", "b", "c", "d", 'Q,"q', "j"}
@@ -281,7 +284,7 @@ def test_each_table_has_findings_of_its_own(site18: MakeSite) -> None:
     ]
     # No key is delivered to c, which has none.
     assert [check.name for check in found[0].checks] == [
-        "record_count", "schema.c.csv", "aggregates.b", "aggregates.a",
+        "record_count", "schema.c.csv", "aggregates.b", "aggregates.a", "coverage",
     ]  # fmt: skip
 
 

@@ -57,6 +57,9 @@ class RowDigest:
         moment = (int(upper.sum(dtype=np.uint64)) << 32) + int(lower.sum(dtype=np.uint64))
         return cls(len(crcs), int(crcs.sum(dtype=np.uint64)), moment)
 
+    def __str__(self) -> str:
+        return f"rows={self.rows} sum={self.total} moment={self.moment}"
+
     def __add__(self, other: RowDigest) -> RowDigest:
         return RowDigest(
             self.rows + other.rows, self.total + other.total, self.moment + other.moment

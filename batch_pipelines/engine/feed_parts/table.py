@@ -31,6 +31,8 @@ class Table(Part):
             threshold), or `fail` the batch.
         contract: What becomes of other columns than before, where the feed's word is not meant.
         rules: What each of its rows must fulfil besides.
+        server_changed: Columns in which a trigger stores something else than is sent; no row is held
+            against what was sent there.
         owned_children: Tables whose rows belong to the rows of this one that they refer to: where a
             rollback takes such a row away, they go with it.
     """
@@ -66,6 +68,9 @@ class Table(Part):
     )
     rules: tuple[Rule, ...] = pydantic.Field(
         default=(), description="what each row must fulfil besides the table's constraints"
+    )
+    server_changed: tuple[Name, ...] = pydantic.Field(
+        default=(), description="columns in which a trigger stores something else than is sent"
     )
     owned_children: tuple[
         Annotated[str, pydantic.StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")], ...

@@ -30,7 +30,8 @@ class TableBalance:
     `source_records`; `removed` are rows of the superseded batch that were deleted.
     `columns` is what the digest covers. `normalised` columns arrived as text, proven by a digest of
     their own, and were stored by PostgreSQL's conversion. Of `filled` columns some records took the
-    default, which no digest covers. `isolation_statements` were tried to find single bad records by
+    default, which no digest covers, as little as what was stored in `server_changed` ones, whatever was
+    sent there. `isolation_statements` were tried to find single bad records by
     halving. `column_types` are what `columns` are cast to before they are digested; none
     where that was not kept, None where a replay came after one of them had changed.
     """
@@ -51,6 +52,7 @@ class TableBalance:
     isolation_statements: int
     filled: list[str] = field(default_factory=list)
     column_types: list[str] | None = field(default_factory=list)
+    server_changed: list[str] = field(default_factory=list)
 
     @property
     def stored(self) -> int:
@@ -60,7 +62,7 @@ class TableBalance:
     @property
     def not_covered(self) -> list[str]:
         """Columns that the digest does not cover."""
-        return [*self.normalised, *self.filled]
+        return list(dict.fromkeys([*self.normalised, *self.filled, *self.server_changed]))
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,8 @@ _FORGET_CHUNKS = "DELETE FROM batch_audit.row_digest WHERE batch_id = %s"
 _ADD_TABLE = """
 INSERT INTO batch_audit.batch_table (batch_id, target_table, source_records, inserted, updated,
     unchanged, rejected, skipped, superseded_within, removed, columns, normalised, digest_sum,
-    digest_moment, isolation_statements, filled, column_types)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    digest_moment, isolation_statements, filled, column_types, server_changed)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _ADD_CHUNK = """
 INSERT INTO batch_audit.row_digest (batch_id, target_table, file_name, chunk, first_record, records,
@@ -201,7 +203,7 @@ WHERE batch_id = %(batch_id)s AND target_table = %(target_table)s AND file_name 
 _TABLES = """
 SELECT target_table, source_records, inserted, updated, unchanged, rejected, skipped,
        superseded_within, removed, columns, normalised, digest_sum, digest_moment,
-       isolation_statements, filled, column_types
+       isolation_statements, filled, column_types, server_changed
 FROM batch_audit.batch_table WHERE batch_id = %s ORDER BY target_table
 """
 _CHUNKS = """

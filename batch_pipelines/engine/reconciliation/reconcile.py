@@ -28,7 +28,9 @@ from batch_pipelines.engine.reconciliation.query import reconcile_query
 from batch_pipelines.engine.reconciliation.scratch import scratch_folder
 from batch_pipelines.engine.reconciliation.source_files import copy_source
 from batch_pipelines.engine.reconciliation.table import reconcile_table
+from batch_pipelines.engine.signatures import Terms
 from batch_pipelines.engine.work import explain
+from batch_pipelines.engine.writing.server_changed import require_known
 from batch_pipelines.engine.writing.source import table_source
 
 if TYPE_CHECKING:
@@ -169,6 +171,7 @@ class Reconciler:
             raise FeedError(message)
         check_loaded(connection, self.feed)
         tables = comparable_tables(connection, self.feed)
+        require_known(self.feed, tables)
         if self.feed.is_compared_whole:
             if batch not in {None, WHOLE}:
                 message = f"Feed {self.feed.feed} compares its table as a whole; leave --batch out."
@@ -238,7 +241,10 @@ class Reconciler:
             copied = copy_source(connection, self.feed, own, batches, self.settings.root, folder)
             files = [part for file in copied if (part := file.of_table(table.full_name))]
             route = self.feed.route(table.full_name)
-            source = table_source(table, files, folder, self.feed.form_of(table.full_name), route)
+            terms = Terms(server_changed=frozenset(own.server_changed))
+            source = table_source(
+                table, files, folder, self.feed.form_of(table.full_name), route, terms
+            )
             return reconcile_table(connection, source, where, own.key or table.primary_key)
 
     @contextmanager

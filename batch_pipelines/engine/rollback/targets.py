@@ -89,6 +89,7 @@ class Target:
         has_images: Whether rows had been there before.
         has_superseded: Whether rows of the superseded batch are to come back.
         owned: Foreign keys by which rows of other tables are its rows' own.
+        server_changed: Columns that the server changes, also in rows that come back.
     """
 
     table: TableInfo
@@ -100,6 +101,7 @@ class Target:
     has_images: bool
     has_superseded: bool
     owned: tuple[ForeignKey, ...] = field(default=())
+    server_changed: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -114,6 +116,11 @@ class Target:
     def parts(self) -> dict[str, sql.Composable]:
         """Give what statements are filled with."""
         image = sql.SQL("i.image")
+        compared = [
+            column.name
+            for column in self.kept_columns
+            if not column.computed and column.name not in self.server_changed
+        ]
         key = as_json("t", self.key) if self.key else sql.SQL("NULL::jsonb")
         return {
             "table": self.table.identifier,
@@ -137,8 +144,8 @@ class Target:
             "overriding": sql.SQL(
                 "OVERRIDING SYSTEM VALUE" if any(c.computed for c in self.kept_columns) else ""
             ),
-            "row_image": as_json("t", [c.name for c in self.kept_columns if not c.computed]),
-            "image_part": part(image, [c.name for c in self.kept_columns if not c.computed]),
+            "row_image": as_json("t", compared),
+            "image_part": part(image, compared),
         }
 
     def going(self, row: str) -> sql.Composed:
@@ -268,7 +275,15 @@ def _target(
         has_images=has_images,
         has_superseded=has_superseded,
         owned=tuple(key for key in table.children if ".".join(key.child) in owned),
+        server_changed=_server_changed(feed, table.full_name).union(
+            () if recorded is None else recorded.server_changed
+        ),
     )
+
+
+def _server_changed(feed: Feed | None, full_name: str) -> frozenset[str]:
+    tables = () if feed is None else feed.tables
+    return frozenset(n for t in tables if t.table == full_name for n in t.server_changed)
 
 
 def _owned_names(feed: Feed | None, full_name: str) -> frozenset[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.settings import Settings
 
 _DATA, _DIGESTS = "data", "row_digests"
+_CR, _LF = "\r", "\n"
 _TAGS, _PAYLOAD = "tagmanifest-sha256.txt", "manifest-sha256.txt"
 
 
@@ -108,24 +109,45 @@ def row_digests(
 
 
 def _prove_sealed(bag: Path, archive: ArchiveRecord, paths: list[Path]) -> None:
-    """Follow the SHA-256 of files of a bag up to the one in the ledger; raise where the chain breaks."""
-    if _sha256(bag / _TAGS) != archive.tagmanifest_sha256:
-        raise ValueError(_TAGS)
-    if _sha256(bag / _PAYLOAD) != _listed(bag / _TAGS)[_PAYLOAD]:
-        raise ValueError(_PAYLOAD)
-    listed = _listed(bag / _PAYLOAD)
+    """Hold files of a bag against its manifests; raise where they are not what is listed."""
+    listed = sealed(bag, archive)
     for path in paths:
-        name = path.relative_to(bag).as_posix().replace("\r", "%0D").replace("\n", "%0A")
-        if _sha256(path) != listed[name]:
+        name = path.relative_to(bag).as_posix()
+        if sha256(path) != listed[name]:
             raise ValueError(name)
 
 
+def sealed(bag: Path, archive: ArchiveRecord) -> Mapping[str, str]:
+    """Follow the SHA-256 of a bag's manifests up to the one in the ledger.
+
+    Args:
+        bag: The bag.
+        archive: What the ledger has of it.
+
+    Returns:
+        The SHA-256 of each file of its payload, by its path in the bag.
+
+    Raises:
+        ValueError: A manifest is not what was written.
+        KeyError: One is not listed.
+        OSError: One is gone.
+    """
+    if sha256(bag / _TAGS) != archive.tagmanifest_sha256:
+        raise ValueError(_TAGS)
+    if sha256(bag / _PAYLOAD) != _listed(bag / _TAGS)[_PAYLOAD]:
+        raise ValueError(_PAYLOAD)
+    return _listed(bag / _PAYLOAD)
+
+
 def _listed(manifest: Path) -> Mapping[str, str]:
-    lines = manifest.read_text(encoding="utf-8").splitlines()
-    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    lines = (
+        line.split("  ", 1) for line in manifest.read_text(encoding="utf-8").split(_LF) if line
+    )
+    return {name.replace("%0D", _CR).replace("%0A", _LF): digest for digest, name in lines}
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

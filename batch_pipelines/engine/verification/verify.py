@@ -1,5 +1,7 @@
 """Verify a batch: count and digest of its rows of today against the ledger; where they differ, which.
 
+Of a batch that fills no table, its files are read again (`files`).
+
 Each table is looked at in one snapshot, so that batches which are published meanwhile make no
 difference. Rows that a later batch has legitimately replaced are none either: of a batch that was
 superseded, rolled back or archived no row should be left, and of rows that were updated by key the
@@ -19,8 +21,10 @@ from batch_pipelines.engine.digests import RowDigest
 from batch_pipelines.engine.digests.recorded import asked, digest_today
 from batch_pipelines.engine.digests.sql import digest_statement
 from batch_pipelines.engine.errors import VerificationError
+from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.ledger import batches, proofs, verifications
 from batch_pipelines.engine.ledger.verifications import TableVerification
+from batch_pipelines.engine.verification.files import verify_files
 from batch_pipelines.engine.verification.naming import name_differences
 from batch_pipelines.engine.verification.rows import GONE, SNAPSHOT, batch_rows
 from batch_pipelines.engine.work import explain
@@ -89,15 +93,11 @@ class Verifier:
         if batch.duplicate_of is not None:
             batch = batches.by_id(connection, batch.duplicate_of)
         tables = [table.target_table for table in proofs.tables(connection, batch.batch_id)]
-        if not tables:
-            why = (
-                f"the batch is {batch.status}: nothing of it was published"
-                if batch.published_at is None
-                else "it fills no table: there are no rows to verify, and its files are in its bag"
-            )
+        if not tables and batch.published_at is None:
+            why = f"the batch is {batch.status}: nothing of it was published"
             return Verification(batch, (), why)
         found = []
-        for full_name in tables:
+        for full_name in tables or [NO_TABLE]:
             one = self._verify_table(connection, batch, full_name)
             verifications.record(
                 connection, batch.batch_id, one,
@@ -110,27 +110,15 @@ class Verifier:
         self, connection: Connection, batch: Batch, full_name: str
     ) -> TableVerification:
         began = dt.datetime.now(dt.UTC)
-        found = TableVerification(
-            full_name,
-            "UNVERIFIED",
-            began,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            [],
-            "",
-            None,
-            [],
-        )
+        unknown = (None,) * 7
+        found = TableVerification(full_name, "UNVERIFIED", began, *unknown, [], "", None, [])
         feed = self.feeds.get(batch.feed)
         try:
             with connection.transaction():
                 connection.execute(SNAPSHOT)
                 now = batches.by_id(connection, batch.batch_id)
+                if full_name == NO_TABLE:
+                    return verify_files(connection, self.settings, now, found)
                 tables = {t.target_table: t for t in proofs.tables(connection, batch.batch_id)}
                 return _verify(connection, self.settings, feed, now, tables[full_name], found)
         except psycopg.Error as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.writing.staging import Staged
 
 _CUT_SHORT = frozenset({'"char"', "name"})
-_HAS_INPUT_IS_VALID = 160_000
+_HAS_INPUT_IS_VALID = _KNOWS_DOUBLE_KEYS = 160_000
 _PLACE = sql.Identifier(PLACE)
 
 _TYPE = """
@@ -176,7 +176,7 @@ def convert(connection: Connection, staged: Staged) -> int:
             source=sql.Literal(staged.number),
             place=_PLACE,
             name=sql.Literal(column.name),
-            lossy=_loses(column),
+            lossy=_loses(column, connection.info.server_version),
         )
         note(connection, staged, lossy, TOO_LONG, message, column=column.name)
     gone = take_out(connection, staged)
@@ -240,8 +240,11 @@ def _note_missing(connection: Connection, staged: Staged, column: Column) -> Non
         note(connection, staged, missing, error.sqlstate or "", message, column=column.name)
 
 
-def _loses(column: Column) -> sql.Composed:
+def _loses(column: Column, server_version: int) -> sql.Composed:
     """Say, as a condition on a staged row `s`, when a valid text would not be kept whole."""
+    if column.base_type == "jsonb" and server_version >= _KNOWS_DOUBLE_KEYS:
+        # Of two values under one key it keeps the last.
+        return sql.SQL("s.{} IS NOT JSON WITH UNIQUE KEYS").format(sql.Identifier(column.name))
     before = sql.SQL("s.{}::{}").format(sql.Identifier(column.name), sql.SQL(column.base_type))
     after = sql.SQL("s.{}::{}").format(sql.Identifier(column.name), sql.SQL(column.type_name))
     if column.base_type in _CUT_SHORT:

@@ -38,6 +38,7 @@ from batch_pipelines.engine.rejects import NOT_NULL
 from batch_pipelines.engine.writing.completing import complete
 from batch_pipelines.engine.writing.conversion import convert, note, note_wrong
 from batch_pipelines.engine.writing.copying import PLACE
+from batch_pipelines.engine.writing.server_changed import mentions
 from batch_pipelines.engine.writing.staging import take_out
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _judge_missing(round_: _Round, staged: Staged) -> int:
     """Judge rows that brought no value where one is needed, and have found none in the table."""
     found = 0
     for column in (*staged.source.filled, *staged.extra):
-        if column.not_null:
+        if column.not_null and column.name in staged.names:
             missing = sql.SQL("{} s WHERE s.{} IS NULL").format(
                 staged.name, sql.Identifier(column.name)
             )
@@ -145,6 +146,8 @@ def _judge_missing(round_: _Round, staged: Staged) -> int:
 def _judge_checks(round_: _Round, staged: Staged) -> int:
     found = 0
     for name, expression in (*staged.source.table.checks, *staged.source.rules.checks):
+        if mentions(expression, staged.source.server_changed):
+            continue  # a trigger has a word before it
         # The expression is PostgreSQL's own rendering, over columns of the same names.
         broken = sql.SQL("NOT ({})").format(sql.SQL(expression))
         message = f"breaks {_called(staged, name)}"
@@ -224,6 +227,9 @@ def _note_orphans(
             continue
         if not set(key.child_columns) <= staged.names:
             continue  # its default may refer to anything; PostgreSQL will say
+        parent = round_.staged.get(key.parent_oid)
+        if parent is not None and parent.source.server_changed & {*key.parent_columns}:
+            continue  # as well
         present = [sql.SQL("s.{} IS NOT NULL").format(sql.Identifier(n)) for n in key.child_columns]
         if staged.number in contested:
             present.append(_has_not_lost(staged, "s"))
@@ -280,6 +286,7 @@ def _askable(staged: Staged) -> list[UniqueIndex]:
             key.nulls_equal,
         )
         for key in staged.source.rules.unique
+        if not staged.source.server_changed & {*key.columns}
     ]  # fmt: skip
 
 

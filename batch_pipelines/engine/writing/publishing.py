@@ -24,6 +24,11 @@ from batch_pipelines.engine.ledger import batches, proofs, signatures, staged_ta
 from batch_pipelines.engine.ledger.proofs import TableBalance
 from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.reading.prefetch import prefetched
+from batch_pipelines.engine.writing.blaming import (
+    as_digested,
+    differing_from_source,
+    differing_from_staged,
+)
 from batch_pipelines.engine.writing.copying import copy_stamped, statements_for
 from batch_pipelines.engine.writing.inserting import Policy, signature
 from batch_pipelines.engine.writing.keeping import keep_superseded, record_whole
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from batch_pipelines.engine.catalog import TableInfo
+    from batch_pipelines.engine.catalog import Column, TableInfo
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.rejects import Rejects
     from batch_pipelines.engine.postgres.database import Connection
@@ -112,10 +117,9 @@ class Publication:
     def proves_all(self, source: TableSource) -> bool:
         """Say whether stored rows are held against staged ones in all columns.
 
-        Where the source does not tell all their values; and where they have been validated as staged, so
-        that nothing else will look at what PostgreSQL has converted.
+        Where the source does not tell all their values, or PostgreSQL has converted some from text.
         """
-        return bool(source.filled or (self.step == "publish" and source.as_text))
+        return bool(source.filled or {*source.as_text} & {*_meant(source)})
 
     @property
     def is_real(self) -> bool:
@@ -151,7 +155,9 @@ class Publication:
         if self.superseded is None:
             return {}
         return {
-            each.target_table: frozenset({*each.columns, *each.normalised, *each.filled})
+            each.target_table: frozenset(
+                {*each.columns, *each.normalised, *each.filled, *each.server_changed}
+            )
             for each in proofs.tables(connection, self.superseded)
         }
 
@@ -403,7 +409,7 @@ def _finish(
         table = each.proof.source.table
         whole = _is_most(began.sizes[table.oid], _size(connection, table))
         with _reading_whole(connection, wanted=whole):
-            _prove(connection, each.proof, batch.batch_id, rejects, before)
+            _prove(connection, each, batch.batch_id, rejects, before)
             if each.staged is not None and publication.proves_all(each.proof.source):
                 _prove_all(connection, each.staged, batch.batch_id, before)
         balances.append(balance_of(publication, each.proof, each.put, rejects, removed))
@@ -534,12 +540,17 @@ def balance_of(
         superseded_within=0,
         removed=put.removed + removed.get(name, 0),
         columns=[column.name for column in proof.source.exact],
-        normalised=[column.name for column in proof.source.as_text],
+        normalised=[
+            column.name
+            for column in proof.source.as_text
+            if column.name not in proof.source.server_changed
+        ],
         digest_sum=proof.digest.total,
         digest_moment=proof.digest.moment,
         isolation_statements=publication.bisected.get(name, 0),
         filled=[*(column.name for column in proof.source.filled), *sorted(proof.source.late)],
         column_types=[c.wire.digested_as for c in proof.source.exact if c.wire is not None],
+        server_changed=sorted(proof.source.server_changed),
     )
 
 
@@ -554,13 +565,13 @@ def _farewell(table: TableInfo, removed: int) -> TableBalance:
 
 def _prove(
     connection: Connection,
-    proof: Proof,
+    written: _Written,
     batch_id: str,
     rejects: Rejects,
     before: Mapping[str, _Before],
 ) -> None:
     """Compare what PostgreSQL holds with what was parsed, and that with the independent count."""
-    source = proof.source
+    proof, source = written.proof, written.proof.source
     name = source.table.full_name
     require_balance(proof, rejects)
     stored = _stored(connection, source, batch_id)
@@ -568,17 +579,25 @@ def _prove(
     if not source.exact:
         # All columns arrived as text, which was proven then; what is stored may be written otherwise.
         stored = replace(expected, rows=stored.rows)
-    if stored != expected:
-        what = (
-            f"{stored.rows} rows are stored of {expected.rows}"
-            if stored.rows != expected.rows
-            else "the digests of the stored rows differ from those of the source"
-        )
+    if stored.rows != expected.rows:
         message = (
-            f"{name}: {what}; nothing was written. Run again; if it happens again, a trigger may "
-            "change the rows, or the machine's memory may be faulty."
+            f"{name}: {stored.rows} rows are stored of {expected.rows}; nothing was written. Run again; "
+            "if it happens again, a trigger may take rows away or add some."
         )
         raise PublishError(message)
+    if stored != expected:
+        what = "the digests of the stored rows differ from those of the source"
+        columns: list[str] = []
+        if not before:
+            stamped = _stamped(batch_id)
+            columns = (
+                differing_from_source(connection, source, stamped)
+                if written.staged is None
+                else differing_from_staged(
+                    connection, source, written.staged.name, source.exact, stamped
+                )
+            )
+        raise PublishError(_otherwise(name, what, columns))
 
 
 def require_balance(proof: Proof, rejects: Rejects) -> None:
@@ -602,34 +621,48 @@ def require_balance(proof: Proof, rejects: Rejects) -> None:
         raise PublishError(message)
 
 
+def _otherwise(name: str, what: str, columns: Sequence[str]) -> str:
+    """Say that rows are stored otherwise than they were sent, in which columns, and what to do."""
+    listed = ", ".join(columns)
+    where = f" in {listed}" if columns else ""
+    return (
+        f"{name}: {what}{where}; nothing was written. Where a trigger changes them and is to, name the "
+        f"columns in the feed, `server_changed: [{listed or 'COLUMN'}]` of {name}: they are then not "
+        "proven. Otherwise run again; if it happens again, the machine's memory may be faulty."
+    )
+
+
 def _prove_all(
     connection: Connection, staged: Staged, batch_id: str, before: Mapping[str, _Before]
 ) -> None:
     """Compare all columns of stored rows with those of the staged ones.
 
-    What was staged has been compared with the source, before it got the values that the table has.
+    What was staged has been compared with the source, before it got the values that the table has, or
+    was converted from text.
     """
     source, name = staged.source, staged.source.table.full_name
     wanted = before.get(name, _Before()).whole
     wanted += _whole(connection, source, staged.name, sql.SQL("true"))
     if _whole(connection, source, source.table.identifier, _stamped(batch_id)) != wanted:
-        message = (
-            f"{name}: the stored rows differ from those that were staged; nothing was written. Run "
-            "again; if it happens again, a trigger may change the rows."
-        )
-        raise PublishError(message)
+        what, columns = "the stored rows differ from those that were staged", []
+        if not before:
+            stamped = _stamped(batch_id)
+            columns = differing_from_staged(
+                connection, source, staged.name, _meant(source), stamped
+            )
+        raise PublishError(_otherwise(name, what, columns))
+
+
+def _meant(source: TableSource) -> list[Column]:
+    """Give the columns that are to be stored as they are staged."""
+    return [column for column in source.columns if column.name not in source.server_changed]
 
 
 def _whole(
     connection: Connection, source: TableSource, table: sql.Identifier, where: sql.Composable
 ) -> RowDigest:
-    """Digest all columns of rows, those outside the closed list of types as text."""
-    columns = [
-        sql.SQL("{}{}").format(
-            sql.Identifier(column.name), sql.SQL("::text" if column.wire is None else "")
-        )
-        for column in source.columns
-    ]
+    """Digest what is to be stored as it is staged, types outside the closed list as text."""
+    columns = [as_digested(column) for column in _meant(source)]
     return table_digest(connection, table, columns, where)
 
 

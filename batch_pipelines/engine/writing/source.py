@@ -17,6 +17,7 @@ from batch_pipelines.engine.reading.readers import JSON_LINES, read_chunks, read
 from batch_pipelines.engine.signatures import FREE
 from batch_pipelines.engine.writing.agreeing import columns_of, keys_of, leaving, named
 from batch_pipelines.engine.writing.ruling import NO_RULES
+from batch_pipelines.engine.writing.server_changed import as_sent, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,6 +55,7 @@ class TableSource:
         late: Names of columns that rows of the batch lack which were published before the table had
             them; what is known of the whole batch is not known of these.
         rules: What the feed demands of its rows.
+        server_changed: Names of columns in which something else may be stored than is sent.
     """
 
     table: TableInfo
@@ -68,6 +70,7 @@ class TableSource:
     refused: frozenset[str] = frozenset()
     late: frozenset[str] = frozenset()
     rules: Rules = NO_RULES
+    server_changed: frozenset[str] = frozenset()
 
     @property
     def signatures(self) -> tuple[frozenset[str], ...]:
@@ -88,8 +91,8 @@ class TableSource:
 
     @property
     def told(self) -> tuple[Column, ...]:
-        """The columns of which the source tells every value."""
-        absent = self.late.union(*self.signatures)
+        """The columns of which the source tells every value that is stored."""
+        absent = self.late.union(self.server_changed, *self.signatures)
         return tuple(column for column in self.columns if column.name not in absent)
 
     @property
@@ -110,7 +113,7 @@ class TableSource:
     @property
     def is_received_otherwise(self) -> bool:
         """Whether the digest of what is sent is not that of what is stored."""
-        return bool(self.as_text or self.filled or self.late)
+        return bool(self.as_text or self.filled or self.late or self.server_changed)
 
     @property
     def records(self) -> int:
@@ -187,6 +190,7 @@ def table_source(
         ContractError: The feed's contract freezes what has changed, or the table has no place for it.
         FeedError: Columns do not fit the table, or differ between the files.
     """
+    table = as_sent(table, terms.server_changed)
     paths = {f.file_name: readable(folder, f, form) for f in files}
     if all(file.format == JSON_LINES for file in files):
         return _json_source(table, files, folder, paths, form, route, terms, key)
@@ -211,6 +215,7 @@ def table_source(
     return TableSource(
         table, tuple(files), folder, columns, paths, agreed.form,
         comparison=agreed.comparison, refused=agreed.refused, late=terms.late & names,
+        server_changed=terms.server_changed & names,
     )  # fmt: skip
 
 
@@ -230,10 +235,11 @@ def _json_source(
     agreed = keys_of(table, every, form, terms, named(paths))
     form = form if agreed is None else agreed.form
     layout = layout_of(table, every, form, route, key)
+    names = {column.name for column in layout.columns}
     return TableSource(
         table, tuple(files), folder, layout.columns, paths, form, layout=layout,
         comparison=None if agreed is None else agreed.comparison,
-        late=terms.late & {column.name for column in layout.columns},
+        late=terms.late & names, server_changed=terms.server_changed & names,
     )  # fmt: skip
 
 
@@ -261,6 +267,8 @@ def sources_of(
         ContractError: The feed's contract freezes what has changed, or a table has no place for it.
         FeedError: Columns do not fit the table, or differ between the files.
     """
+    tables = [*tables]
+    require_known(feed, tables)
     for table in tables:
         name = table.full_name
         own = [part for file in files if (part := file.of_table(name)) is not None]

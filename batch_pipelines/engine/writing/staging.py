@@ -68,7 +68,8 @@ class Staged:
     @property
     def names(self) -> frozenset[str]:
         """Names of all columns that its rows are judged by."""
-        return frozenset(column.name for column in (*self.source.columns, *self.extra))
+        names = frozenset(column.name for column in (*self.source.columns, *self.extra))
+        return names - self.source.server_changed
 
 
 def stage(

@@ -35,9 +35,12 @@ def before_load(connection: Connection, feed: Feed) -> dict[str, Terms]:
     """
     versions = signatures.in_force(connection, feed.feed)
     return {
-        table.table: Terms(feed.contract_of(table.table), versions.get(table.table))
+        table.table: Terms(
+            feed.contract_of(table.table), versions.get(table.table),
+            server_changed=frozenset(table.server_changed),
+        )
         for table in feed.tables
-    }
+    }  # fmt: skip
 
 
 def before_replay(
@@ -56,13 +59,16 @@ def before_replay(
     """
     found = {}
     events = {event.target_table: event for event in signatures.events(connection, batch.batch_id)}
-    late = _late(connection, batch, tables)
+    late, changed = _late(connection, batch, tables), _server_changed(connection, batch)
     for name in tables:
         event, version, left = events.get(name), None, frozenset[str]()
         if event is not None:
             left = frozenset(c.column for c in event.changes if c.policy == "ignore")
             version = signatures.numbered(connection, feed.feed, name, event.version)
-        found[name] = Terms(feed.contract_of(name), version, left, late.get(name, frozenset()))
+        found[name] = Terms(
+            feed.contract_of(name), version, left,
+            late.get(name, frozenset()), changed.get(name, frozenset()),
+        )  # fmt: skip
     return found
 
 
@@ -79,13 +85,16 @@ def before_validation(
     Returns:
         For each table what was left out of it.
     """
-    late = _late(connection, batch, tables)
+    late, changed = _late(connection, batch, tables), _server_changed(connection, batch)
     events = signatures.events(connection, batch.batch_id)
     left = {event.target_table: frozenset(event.not_loaded) for event in events}
     return {
-        name: Terms(_AS_LOADED, left=left.get(name, frozenset()), late=late.get(name, frozenset()))
+        name: Terms(
+            _AS_LOADED, left=left.get(name, frozenset()), late=late.get(name, frozenset()),
+            server_changed=changed.get(name, frozenset()),
+        )
         for name in tables
-    }
+    }  # fmt: skip
 
 
 def _late(
@@ -97,5 +106,14 @@ def _late(
         table = tables.get(balance.target_table)
         if table is not None:
             names = frozenset(column.name for column in table.columns)
-            found[table.full_name] = names - {*balance.columns, *balance.normalised}
+            known = {*balance.columns, *balance.normalised, *balance.server_changed}
+            found[table.full_name] = names - known
     return found
+
+
+def _server_changed(connection: Connection, batch: Batch) -> dict[str, frozenset[str]]:
+    """Find the columns that counted as changed by the server when the batch was loaded."""
+    return {
+        balance.target_table: frozenset(balance.server_changed)
+        for balance in proofs.tables(connection, batch.batch_id)
+    }

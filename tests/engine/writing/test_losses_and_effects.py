@@ -61,6 +61,21 @@ def test_a_text_is_stored_whole_or_set_aside(
     assert here.count("SELECT count(v) FROM public.t") == 1
 
 
+def test_an_object_with_a_key_twice_is_set_aside_where_one_value_would_be_dropped(
+    site18: MakeSite,
+) -> None:
+    here = site18(
+        "CREATE TABLE public.t (id integer PRIMARY KEY, v jsonb, w json, import_batch_id uuid)"
+    )
+    twice, deep = '"{""a"": 1, ""a"": 2}"', '"[{""b"": [{""a"": 1, ""a"": 1}]}]"'
+    check_bad_records(
+        here,
+        {"t.csv": f"id,v,w\n1,{{}},{twice}\n2,{twice},{{}}\n3,{deep},\n"},
+        Bad("t.csv", 2, "22001", "v"),
+        Bad("t.csv", 3, "22001", "v"),
+    )
+
+
 def test_a_table_of_nothing_but_text_columns_loads(site18: MakeSite) -> None:
     here = site18("CREATE TABLE public.t (a char(2), b jsonb, import_batch_id uuid)")
     assert here.load({"t.csv": 'a,b\nxy,"[1, 2]"\nz,\n'}).status == "SUCCESS"
