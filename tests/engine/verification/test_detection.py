@@ -114,20 +114,19 @@ def restored(here: Site) -> Site:
     return here
 
 
-@pytest.mark.parametrize(
-    ("event", "what"),
-    [
-        (column_added, "changed cells"), (column_added, "deleted rows"),
-        (types_changed, "changed texts"), (types_changed, "texts of equal width swapped"),
-        (restored, "changed cells"), (restored, "texts of equal width swapped"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("event", [column_added, types_changed, restored])
 def test_the_same_after_the_table_was_altered_or_restored(
-    site: MakeSite, event: Callable[[Site], Site], what: str
+    site: MakeSite, event: Callable[[Site], Site]
 ) -> None:
+    """Given the table went through that, each kind of difference is found, one after the other."""
     here = site(DDL)
     batch = here.load(FILES)
-    assert_found(event(here), batch, what)
+    event(here)
+    here.sql("CREATE TABLE kept AS SELECT * FROM t")
+    for what in CHANGES:
+        assert_found(here, batch, what)
+        here.sql("TRUNCATE t; INSERT INTO t SELECT * FROM kept")
+        here.sql("ALTER TABLE t DROP CONSTRAINT IF EXISTS t_pkey, ADD PRIMARY KEY (id)")
 
 
 def test_a_value_that_the_type_of_then_does_not_have_is_a_change(site18: MakeSite) -> None:
