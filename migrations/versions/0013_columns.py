@@ -35,7 +35,8 @@ CREATE OR REPLACE VIEW batch_audit.failed_batch AS
 SELECT h.batch_id, h.feed, h.partition_key, h.attempt, h.status, h.error_details, h.started_at,
        v.target_table, v.status AS validation_status, v.started_at AS validation_started_at, v.exception
 FROM batch_audit.import_history AS h
-LEFT JOIN (SELECT DISTINCT ON (batch_id, target_table) *
+LEFT JOIN (SELECT DISTINCT ON (batch_id, target_table)
+                  batch_id, target_table, status, started_at, exception
            FROM batch_audit.validation_log ORDER BY batch_id, target_table, id DESC) AS v
     ON v.batch_id = h.batch_id AND {condition}
 WHERE h.status IN ('FAILED', 'VALIDATION_FAILED') OR v.target_table IS NOT NULL;
