@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0014"
+down_revision = "0013"
 
 UPGRADE = """
 ALTER TABLE batch_audit.batch_table ADD server_changed text[] NOT NULL DEFAULT '{}';
