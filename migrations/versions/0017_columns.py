@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0016"
-down_revision = "0015"
+revision = "0017"
+down_revision = "0016"
 
 UPGRADE = """
 ALTER TABLE batch_audit.batch_table ADD server_changed text[] NOT NULL DEFAULT '{}';
