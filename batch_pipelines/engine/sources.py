@@ -109,7 +109,11 @@ def look(feed: Feed, root: Path, wanted: Callable[[str], bool]) -> Landed:
     found = waiting(feed.source.query)
     # One snapshot of a database is whole: there is nothing to wait for.
     return Landed(
-        {key: Delivery((), (), mark, 0) for key, mark in sorted(found.items()) if is_key(key)},
+        {
+            key: Delivery((), (), mark, 0)
+            for key, mark in sorted(found.items())
+            if is_key(key) and wanted(key)
+        },
         tuple(sorted(key for key in found if not is_key(key))),
     )
 
