@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, event, given, note
+from hypothesis import HealthCheck, event, example, given, note
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
@@ -194,6 +194,27 @@ def compare(site: Site, case: Case, name: str, publish: str) -> None:
         load(site, case, name, case.correction, existing)
 
 
+DEFAULTS = (
+    Column("id", "integer", not_null=True),
+    Column("a", "integer", not_null=False),
+    Column("b", "integer", not_null=False),
+    Column("t", "text", not_null=False),
+    Column("up", "integer", not_null=False, default=2),
+    Column("x", "text", not_null=False),
+)
+# A default refers to nothing; two rows bring no value where only one may have none.
+ODD = (
+    Case(
+        Table("p", DEFAULTS, (ID,), foreign=(Foreign("up_fk", ("up",), "p", ("id",)),)),
+        ("id",), [], {"p.jsonl": b'{"id": 0}\n{"id": 5, "up": null}\n'}, None,
+    ),
+    Case(
+        Table("p", DEFAULTS, (ID, next(key for key in KEYS if key.name == "a_b_nulls"))),
+        ("id",), [], {"p.jsonl": b'{"id": 0}\n{"id": 0}\n'}, None,
+    ),
+)  # fmt: skip
+
+
 @short_or_long("examples", 40, 1000)
 def test_what_comes_of_upserts(site18: MakeSite, examples: int) -> None:
     """Given any table and records of different columns, the bulk path does what the oracle says."""
@@ -207,6 +228,8 @@ def test_what_comes_of_upserts(site18: MakeSite, examples: int) -> None:
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(cases(), PUBLISH)
+    @example(ODD[0], "direct")
+    @example(ODD[1], "direct")
     def law(case: Case, publish: str) -> None:
         compare(there, case, next(names), publish)
 

@@ -31,6 +31,7 @@ from batch_pipelines.engine.writing.waiting import bring_back
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
+    from batch_pipelines.engine.catalog import TableInfo
     from batch_pipelines.engine.ledger.rejects import Rejects
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.writing.publishing import Publication
@@ -68,7 +69,7 @@ class Isolation:
         for source in self.publication.sources:
             name, looked_at = source.table.full_name, source.rules.columns
             if self.publication.upsert_key(source):
-                looked_at |= replaced.get(name, frozenset())
+                looked_at |= replaced.get(name, frozenset()) | _judged_by(source.table)
             extras[name] = source.lacks(looked_at)
         if self.publication.step == "publish":
             self.staged = bring_back(self.connection, self.publication, self.rejects, extras)
@@ -179,3 +180,9 @@ class Isolation:
                 number, record = file_and_record(place)
                 breaches = tuple(Breach(**reason) for reason in json.loads(reasons))
                 yield staged.source.files[number].file_name, record, breaches
+
+
+def _judged_by(table: TableInfo) -> frozenset[str]:
+    """Name the columns of foreign keys and of what must be unique: their defaults may break them."""
+    keys = (*(key.child_columns for key in table.parents), *(k.columns for k in table.unique_keys))
+    return frozenset(itertools.chain.from_iterable(keys))
