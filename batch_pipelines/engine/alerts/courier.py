@@ -44,6 +44,9 @@ def main() -> None:
     log = logging.getLogger("apprise")
     log.handlers, log.propagate = [statuses], False
     channel = apprise.Apprise.instantiate(json.loads(sys.stdin.readline()))
+    if channel is not None and channel.socket_read_timeout == apprise.URLBase.socket_read_timeout:
+        # Apprise's 4 s would send again and again what a slow service takes. `rto=` in a URL stands.
+        channel.socket_read_timeout = seconds
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_REAL, seconds)
         message = json.loads(line)

@@ -135,6 +135,17 @@ def test_a_channel_that_fails_is_tried_again_and_holds_up_no_other(
     assert len(keys) == 4
 
 
+def test_a_slow_channel_is_told_once(
+    ledger: Connection, channels: Channels, services: dict[str, Service], clock: Clock
+) -> None:
+    services["default"].seconds = 4.3  # Apprise by itself waits 4 s
+    raise_alert(ledger, ALERT)
+    assert send(ledger, channels, clock, seconds=10).sent == 1
+    clock.forward(hours=1)
+    send(ledger, channels, clock)
+    assert len(services["default"].got) == 1
+
+
 def test_pauses_grow() -> None:
     pauses = [pause_after(failures).total_seconds() for failures in (1, 2, 3, 4, 5, 6, 7, 10**6)]
     assert pauses == [15, 30, 60, 120, 240, 480, 600, 600]
