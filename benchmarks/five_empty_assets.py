@@ -10,7 +10,7 @@ import sys
 
 import dagster as dg
 
-_JOB = "five_empty_assets"
+JOB = "five_empty_assets"
 _STAGES = ("one", "two", "three", "four", "five")
 # As `batch-pipelines import` has it: on the terminal only what is wrong.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -18,9 +18,10 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 def _asset(name: str, after: str | None) -> dg.AssetsDefinition:
     @dg.asset(
-        key=[_JOB, name],
-        deps=[] if after is None else [dg.AssetKey([_JOB, after])],
-        partitions_def=dg.DynamicPartitionsDefinition(name=_JOB),
+        key=[JOB, name],
+        deps=[] if after is None else [dg.AssetKey([JOB, after])],
+        partitions_def=dg.DynamicPartitionsDefinition(name=JOB),
+        group_name=JOB,
     )
     def _empty() -> None:
         pass
@@ -28,24 +29,28 @@ def _asset(name: str, after: str | None) -> dg.AssetsDefinition:
     return _empty
 
 
-def main() -> None:
-    """Materialize the partition named by the first argument."""
-    key, *options = sys.argv[1:]
+def empty_assets() -> dg.Definitions:
+    """Make the assets, and the job that materializes a partition of all of them."""
     chain = zip(_STAGES, (None, *_STAGES), strict=False)
-    definitions = dg.Definitions(
+    return dg.Definitions(
         assets=[_asset(name, after) for name, after in chain],
         jobs=[
             dg.define_asset_job(
-                _JOB,
-                selection=dg.AssetSelection.groups("default"),
+                JOB,
+                selection=dg.AssetSelection.groups(JOB),
                 executor_def=dg.in_process_executor,
             )
         ],
         executor=dg.in_process_executor,
     )
+
+
+def main() -> None:
+    """Materialize the partition named by the first argument."""
+    key, *options = sys.argv[1:]
     instance = dg.DagsterInstance.ephemeral() if options else dg.DagsterInstance.get()
-    instance.add_dynamic_partitions(_JOB, [key])
-    job = definitions.resolve_job_def(_JOB)
+    instance.add_dynamic_partitions(JOB, [key])
+    job = empty_assets().resolve_job_def(JOB)
     job.execute_in_process(instance=instance, partition_key=key, run_config=_QUIET)
 
 
