@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import pwd
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,7 @@ from batch_pipelines.engine.ledger import files, pauses, proofs
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
-from batch_pipelines.engine.sources import keys_to_import
+from batch_pipelines.engine.sources import gathered_keys, keys_to_import
 from batch_pipelines.engine.timetable import require_over
 from batch_pipelines.instance import open_instance, prepared
 from batch_pipelines.run_tags import feed_tags
@@ -66,10 +67,15 @@ def import_(
     settings = load_settings()
     feeds = load_feeds(settings.feeds)
     chosen = find_feed(feeds, feed)
-    keys = keys_to_import(chosen, batch, settings.root, now=dt.datetime.now(dt.UTC))
+    gathers = chosen.source.gather is not None
+    keys = (
+        [] if gathers else keys_to_import(chosen, batch, settings.root, now=dt.datetime.now(dt.UTC))
+    )
     with prepared(settings) as database:
         with database.connect("import") as connection:
             require_current(connection)
+            if gathers:
+                keys = gathered_keys(connection, chosen, batch, settings.root, time.time)
             # What changes nothing may be tried all the same.
             if not dry_run:
                 pauses.require_running(connection, chosen.feed)

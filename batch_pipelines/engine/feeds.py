@@ -273,6 +273,22 @@ class Feed(Part):
             raise ValueError(message)
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _gathered_files_fill_one_table(self) -> Feed:
+        if self.source.gather is not None and self.partitions is not None:
+            message = (
+                "`source.gather` gives batches keys of their own: it goes without `partitions`"
+            )
+            raise ValueError(message)
+        several = len(self.tables) > 1 and self.format.table_field is None
+        if self.source.gather is not None and (several or self.is_reconciled):
+            message = (
+                "`source.gather` is for one table that is written, or for lines that say their table: "
+                "a batch may have files of one kind only"
+            )
+            raise ValueError(message)
+        return self
+
     @property
     def windows(self) -> Windows | None:
         """The windows of time that are its partitions; None where they are discovered."""

@@ -152,6 +152,33 @@ def look(feed: Feed, root: Path, wanted: Callable[[str], bool] = anything) -> La
     )
 
 
+def list_files(
+    feed: Feed, root: Path, problem: Callable[[str], object] = nobody
+) -> dict[str, LandedFile]:
+    """List the files of a feed that gathers them, and their sidecars, by name.
+
+    Args:
+        feed: The feed.
+        root: Folder where relative paths start.
+        problem: Is told of a folder that is not there or may not be looked into.
+
+    Returns:
+        The files; `is_data` tells those to load.
+
+    Raises:
+        DeliveryError: Landing cannot be reached.
+    """
+    *folders, name = feed.source.parts
+    names = (name, *(name + suffix for suffix in SIDECAR_SUFFIXES))
+    listed = place_of(feed.source, root).files("/".join(folders), names, problem=problem)
+    return {file.name: file for file in listed}
+
+
+def is_data(name: str) -> bool:
+    """Say whether a file is to be loaded, and no manifest or sidecar."""
+    return name not in MANIFESTS and not name.endswith(SIDECAR_SUFFIXES)
+
+
 def _landed(
     feed: Feed,
     key: str,
@@ -180,11 +207,11 @@ def _landed(
         for file in files.values():
             if marker is not None and fnmatch.fnmatchcase(file.name, marker):
                 markers[file.name] = file
-            elif not _is_control(file.name) and (own_key := feed.key_of(file.path)) is not None:
+            elif is_data(file.name) and (own_key := feed.key_of(file.path)) is not None:
                 data[own_key].append(file)
         for own_key, own in data.items():
             of_key = _marker(feed, own_key, markers)
-            landed[own_key] = _delivery(own, files, bags[folder], of_key)
+            landed[own_key] = delivery_of(own, files, bags[folder], of_key)
     return landed
 
 
@@ -195,12 +222,23 @@ def _marker(feed: Feed, key: str, markers: Mapping[str, LandedFile]) -> LandedFi
     return max(markers.values(), key=lambda file: file.changed, default=None)
 
 
-def _delivery(
+def delivery_of(
     own: Iterable[LandedFile],
     beside: Mapping[str, LandedFile],
-    tags: Iterable[LandedFile],
-    marker: LandedFile | None,
+    tags: Iterable[LandedFile] = (),
+    marker: LandedFile | None = None,
 ) -> Delivery:
+    """Make a delivery of its files.
+
+    Args:
+        own: Its data.
+        beside: All files of its folder, by name.
+        tags: Tag files of a bag.
+        marker: Its marker.
+
+    Returns:
+        The delivery.
+    """
     data = sorted(own, key=lambda file: file.name)
     sidecars = (file.name + suffix for file in data for suffix in SIDECAR_SUFFIXES)
     control = [beside[word] for word in (*sidecars, *MANIFESTS) if word in beside]
@@ -224,7 +262,3 @@ def _delivery(
 
 def _folder_of(file: LandedFile) -> str:
     return file.path.removesuffix(file.name)
-
-
-def _is_control(name: str) -> bool:
-    return name in MANIFESTS or name.endswith(SIDECAR_SUFFIXES)

@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batch_pipelines.engine import intake, landing
+from batch_pipelines.engine import gathering, intake, landing
 from batch_pipelines.engine.catalog import match_columns
 from batch_pipelines.engine.errors import DeliveryError, FeedError
 from batch_pipelines.engine.feeds import check_key, is_key
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.catalog import TableInfo
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.ledger.files import Checksum, ImportFile
+    from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.work import Work
 
 # SQLAlchemy takes a quarter of a second to import, which only a query needs: its modules are imported
@@ -189,7 +190,7 @@ def take_in(work: Work, batch_id: str, seen: Callable[[str], object] = nobody) -
         from batch_pipelines.engine.querying.taking import take_query  # noqa: PLC0415
 
         return Taken(*take_query(work, batch_id, work.feed.source.query, seen))
-    delivery = landing.find_delivery(work.feed, work.key, work.settings.root)
+    delivery = _find(work)
     if delivery is None:
         pattern = work.feed.pattern(work.key, work.settings.root)
         message = f"{work.name}: there is no file {pattern}. Deliver it and run again."
@@ -197,6 +198,45 @@ def take_in(work: Work, batch_id: str, seen: Callable[[str], object] = nobody) -
     seen(delivery.fingerprint)
     files, checksums = intake.take_in(work, batch_id, delivery, read_promises(delivery))
     return Taken(files, checksums, delivery.fingerprint)
+
+
+def gathered_keys(
+    connection: Connection,
+    feed: Feed,
+    key: str | None,
+    root: Path,
+    clock: Callable[[], float],
+) -> list[str]:
+    """Say which partitions an import has to do with, of a feed that gathers files.
+
+    Args:
+        connection: To the ledger, in autocommit mode.
+        feed: The feed.
+        key: The partition key asked for; None gathers all that lies in landing.
+        root: Folder where relative paths start.
+        clock: Seconds since 1970.
+
+    Returns:
+        Their keys.
+
+    Raises:
+        DeliveryError: Nothing lies in landing, or files of that partition are not there any more.
+    """
+    if key is not None:
+        gathering.find(connection, feed, key, root)
+        return [key]
+    keys = [*gathering.gather(connection, feed, root, clock, at_once=True).deliveries]
+    if not keys:
+        message = f"Nothing lies in landing for feed {feed.feed}: no file {feed.pattern('', root)}."
+        raise DeliveryError(message)
+    return keys
+
+
+def _find(work: Work) -> Delivery | None:
+    if work.feed.source.gather is None:
+        return landing.find_delivery(work.feed, work.key, work.settings.root)
+    with work.database.connect("gathered") as connection:
+        return gathering.find(connection, work.feed, work.key, work.settings.root)
 
 
 def check_source(feed: Feed, tables: Sequence[TableInfo]) -> None:

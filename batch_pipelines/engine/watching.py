@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from batch_pipelines.engine import sources
+from batch_pipelines.engine import gathering, sources
 from batch_pipelines.engine.arrivals import Decision, Waiting, changed, decide, turn
 from batch_pipelines.engine.completeness import awaited, needs_listed, read_listed
 from batch_pipelines.engine.landing import MANIFESTS
 from batch_pipelines.engine.ledger import arrivals as ledger
+from batch_pipelines.engine.ledger import gathered
 from batch_pipelines.engine.ledger.batches import UNFINISHED
 from batch_pipelines.engine.ledger.pauses import times_paused
 from batch_pipelines.engine.places.place import anything
@@ -96,29 +97,29 @@ def look(
     """
     known = ledger.known_keys(connection, feed.feed)
     again, looked = turn(known, position.looked, LOOKED_AT)
-    landed = sources.look(
-        feed, root, lambda key: (key not in known or key in again) and wanted(key)
-    )
+    if feed.source.gather is None:
+        landed = sources.look(
+            feed, root, lambda key: (key not in known or key in again) and wanted(key)
+        )
+    else:
+        landed, looked = gathering.gather(connection, feed, root, clock), ""
     # Not before: a store's times have been set by our clock while it was listed.
     now = clock()
     mine = known & landed.deliveries.keys()
     tried = ledger.tried(connection, feed.feed, mine) if mine else {}
     fresh = changed(landed.deliveries, tried)
     waiting = _withdrawn(connection, feed, fresh, tried, now)
-    judged = {key: delivery for key, delivery in fresh.items() if key not in waiting}
-    to_read = [key for key, one in judged.items() if needs_listed(one, feed.source)]
-    now_read, read = turn(to_read, position.read, READ)
-    for key, one in [*judged.items()]:
-        why: str | None = "its manifest has not been read yet: too many wait"
-        if key in now_read or key not in to_read:
-            listed = read_listed(one) if key in now_read else None
-            why = awaited(one, feed.source, now=now, listed=listed)
-        if why is not None:
-            waiting[key] = Waiting(key, "incomplete", why, now - one.newest_change)
+    if feed.source.gather is None:
+        judged = {key: delivery for key, delivery in fresh.items() if key not in waiting}
+        incomplete, read = _incomplete(feed, judged, position.read, now)
+        waiting |= incomplete
+    else:
+        waiting |= _left(connection, feed, fresh, waiting, room, now)
+        read = ""
     decision = Decision(waiting=tuple(waiting.values()))
-    if fresh.keys() - waiting.keys():
+    if ready := fresh.keys() - waiting.keys():
         most, unfinished = room()
-        held = ledger.held(connection, feed.feed, fresh.keys() - waiting.keys())
+        held = ledger.held(connection, feed.feed, ready)
         decision = decide(
             fresh, tried, waiting,
             in_work=unfinished | held, asked=asked, most=most, now=now,
@@ -183,6 +184,50 @@ def read_position(text: str | None) -> Position:
 def written(position: Position) -> str:
     """Write a position: at most two partition keys."""
     return json.dumps({"looked": position.looked, "read": position.read})
+
+
+def _incomplete(
+    feed: Feed, judged: Mapping[str, Delivery], after: str, now: float
+) -> tuple[dict[str, Waiting], str]:
+    """Find deliveries that are not complete, and say where the turn of reading manifests stands."""
+    to_read = {key for key, one in judged.items() if needs_listed(one, feed.source)}
+    now_read, read = turn(to_read, after, READ)
+    found: dict[str, Waiting] = {}
+    for key, one in judged.items():
+        why: str | None = "its manifest has not been read yet: too many wait"
+        if key in now_read or key not in to_read:
+            listed = read_listed(one) if key in now_read else None
+            why = awaited(one, feed.source, now=now, listed=listed)
+        if why is not None:
+            found[key] = Waiting(key, "incomplete", why, now - one.newest_change)
+    return found, read
+
+
+def _left(
+    connection: Connection,
+    feed: Feed,
+    fresh: Mapping[str, Delivery],
+    waiting: Mapping[str, Waiting],
+    room: Callable[[], tuple[int, AbstractSet[str]]],
+    now: float,
+) -> dict[str, Waiting]:
+    """Find gathered batches that have lost files; the rest of those never loaded is gathered anew."""
+    judged = {key: delivery for key, delivery in fresh.items() if key not in waiting}
+    left = gathering.incomplete(connection, feed, judged)
+    if not left:
+        return {}
+    _, unfinished = room()
+    released = gathered.release(connection, feed.feed, left - unfinished)
+    return {
+        key: Waiting(
+            key,
+            "incomplete",
+            "files of it have left landing"
+            + ("; the others are gathered anew" if key in released else ": deliver them again"),
+            now - fresh[key].newest_change,
+        )
+        for key in left
+    }
 
 
 def _withdrawn(

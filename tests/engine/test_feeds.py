@@ -261,6 +261,25 @@ def changed(old: str, new: str) -> str:
             ["2: `source`: `complete: manifest` takes a folder for each delivery, with {batch} in"],
             id="a manifest of all deliveries",
         ),
+        pytest.param(
+            changed("*.csv", "*.csv\n  gather: {files: 10}"),
+            [
+                "3: `source.path`: must not contain {batch}: with `gather` batches get keys of their own"
+            ],
+            id="gathered and named",
+        ),
+        pytest.param(
+            changed("{batch}/*.csv", "*.csv\n  gather: {files: 10}\n  complete: manifest"),
+            ["2: `source`: `gather` is for files of a `path`, which are complete once they have"],
+            id="gathered with a manifest",
+        ),
+        pytest.param(
+            TWO_TABLES.replace("{batch}/*", "*\n  gather: {files: 10}"),
+            [
+                "1: `the file`: `source.gather` is for one table that is written, or for lines that say"
+            ],
+            id="gathered for two tables",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_file_line_and_remedy(

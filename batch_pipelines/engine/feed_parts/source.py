@@ -29,10 +29,31 @@ class Marker(Part):
     marker: str = pydantic.Field(description="name of the file, as _SUCCESS or {batch}.done")
 
 
+class Gather(Part):
+    """Up to how much is gathered into one batch. What is reached first closes it.
+
+    Attributes:
+        files: Number of files.
+        bytes: Their size; a larger file is a batch by itself.
+        records: Their records; likewise.
+        seconds: How long, in seconds, the oldest file waits for others.
+    """
+
+    files: int = pydantic.Field(default=1000, ge=1, description="most files of a batch")
+    bytes: int | None = pydantic.Field(default=None, ge=1, description="most bytes of its files")
+    records: int | None = pydantic.Field(
+        default=None, ge=1, description="most records of its files"
+    )
+    seconds: float = pydantic.Field(
+        default=60.0, ge=0, description="seconds that the oldest file waits for others"
+    )
+
+
 class Source(Part):
     """Where deliveries appear: files of a path, or what a query brings.
 
     Attributes:
+        gather: How files of a path without `{batch}` are gathered into batches.
         path: Pattern of the files of one delivery; `{batch}` stands for the partition key. A
             relative one starts at the folder that holds the feeds folder; one that begins with
             `s3://BUCKET/` is the keys of objects.
@@ -44,6 +65,10 @@ class Source(Part):
         batches: A table of the system that loads, in which it says which files a batch is from.
     """
 
+    # Before `path`, which looks at it.
+    gather: Gather | None = pydantic.Field(
+        default=None, description="how files of a path without {batch} are gathered into batches"
+    )
     path: str = pydantic.Field(
         default="",
         description="files of one delivery, or s3://bucket/...; {batch} is the partition key",
@@ -98,6 +123,13 @@ class Source(Part):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _gathered_are_settled_files(self) -> Self:
+        if self.gather is not None and (not self.path or self.complete != "settled"):
+            message = "`gather` is for files of a `path`, which are complete once they have settled"
+            raise ValueError(message)
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _path_or_query(self) -> Self:
         if bool(self.path) + (self.query is not None) + (self.batches is not None) != 1:
             message = "must have one of `path`, the files' pattern, a `query`, and `batches`"
@@ -112,7 +144,7 @@ class Source(Part):
 
     @pydantic.field_validator("path")
     @classmethod
-    def _one_placeholder(cls, value: str) -> str:
+    def _one_placeholder(cls, value: str, info: pydantic.ValidationInfo) -> str:
         url, bucket = _URL.match(value), _BUCKET.match(value)
         if url and url[1] != "s3":
             message = (
@@ -129,9 +161,7 @@ class Source(Part):
         if bucket and {"", "."} & set(value[bucket.end() :].rstrip("/").split("/")):
             message = "must not contain '//' or '/./': a bucket takes them for other keys"
             raise ValueError(message)
-        if value.count(PLACEHOLDER) != 1:
-            message = f"must contain {PLACEHOLDER} exactly once: it becomes the partition key"
-            raise ValueError(message)
+        _check_placeholder(value, gathered=info.data.get("gather") is not None)
         if ".." in PurePosixPath(value).parts:
             message = "must not contain '..': write the path it leads to"
             raise ValueError(message)
@@ -170,3 +200,12 @@ class Source(Part):
             return tuple(self.path[found.end() :].split("/"))
         path = PurePosixPath(self.path)
         return path.parts[1:] if path.is_absolute() else path.parts
+
+
+def _check_placeholder(path: str, *, gathered: bool) -> None:
+    if gathered and PLACEHOLDER in path:
+        message = f"must not contain {PLACEHOLDER}: with `gather` batches get keys of their own"
+        raise ValueError(message)
+    if not gathered and path.count(PLACEHOLDER) != 1:
+        message = f"must contain {PLACEHOLDER} exactly once: it becomes the partition key"
+        raise ValueError(message)
