@@ -24,6 +24,7 @@ CREATE TABLE batch_audit.threshold_event (
 );
 CREATE INDEX ON batch_audit.threshold_event (scope, measure, event_id);
 CREATE INDEX ON batch_audit.threshold_event (created_at) WHERE 'roll_back' = ANY(actions);
+CREATE INDEX ON batch_audit.threshold_event (batch_id);
 COMMENT ON TABLE batch_audit.threshold_event IS 'A change of a threshold''s state, and what was done.';
 COMMENT ON COLUMN batch_audit.threshold_event.scope IS 'The feed; * stands for all of them together.';
 COMMENT ON COLUMN batch_audit.threshold_event.batch_id IS
