@@ -36,7 +36,7 @@ def archive_asset(feed: Feed) -> dg.AssetsDefinition:
             {}
             if bag is None
             else {
-                "bag": dg.MetadataValue.path(bag.bag_path),
+                "bag": dg.MetadataValue.path(bag.place),
                 "bytes": bag.payload_bytes,
                 "tagmanifest_sha256": bag.tagmanifest_sha256,
                 "verified_at": bag.verified_at.isoformat(),

@@ -13,10 +13,17 @@ from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
 from batch_pipelines.healing import dead_runs_sensor, rerun_sensor
-from batch_pipelines.jobs import feed_job, replay_job, rerun_job, rollback_job, verify_job
+from batch_pipelines.jobs import (
+    feed_job,
+    replay_job,
+    rerun_job,
+    rollback_job,
+    verify_archive_job,
+    verify_job,
+)
 from batch_pipelines.lateness import late_sensor
 from batch_pipelines.run_tags import feed_tags
-from batch_pipelines.schedules import verify_schedule, window_schedule
+from batch_pipelines.schedules import verify_archive_schedule, verify_schedule, window_schedule
 from batch_pipelines.sensors import landing_sensor, reconcile_sensor
 from resources.batches import batches_resource
 
@@ -61,7 +68,8 @@ def build_defs(
     rollback = rollback_job()
     by_name = {feed.feed: feed for feed in imported}
     jobs = {feed.feed: feed_job(feed, tags[feed.feed]) for feed in chosen}
-    verify = verify_job({feed.feed: feed for feed in chosen})
+    every = {feed.feed: feed for feed in chosen}
+    verify, verify_archive = verify_job(every), verify_archive_job(every)
     return dg.Definitions(
         assets=assets,
         asset_checks=[check for feed in chosen for check in feed_checks(feed)],
@@ -71,10 +79,12 @@ def build_defs(
             rollback,
             verify,
             rerun_job(by_name),
+            verify_archive,
         ],
         schedules=[
             *[window_schedule(feed) for feed in imported if feed.partitions is not None],
             verify_schedule(verify),
+            verify_archive_schedule(verify_archive),
         ],
         sensors=[
             *map(landing_sensor, imported),

@@ -10,6 +10,7 @@ from assets import feed_checks
 from assets.rerun import rerun_op
 from assets.rollback import plan_op, rollback_config, rollback_op, verify_rollback_op
 from assets.verify import verify_op
+from assets.verify_archive import verify_archive_op
 from batch_pipelines.run_tags import priority_tags
 
 if TYPE_CHECKING:
@@ -133,3 +134,30 @@ def rerun_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:
         ask()
 
     return _rerun_failed
+
+
+def verify_archive_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:
+    """Make the job that reads bags again.
+
+    Args:
+        feeds: The feeds by name.
+
+    Returns:
+        A job `verify_archive`; it fails where bags are damaged, missing or unknown.
+    """
+    verify = verify_archive_op(feeds)
+
+    @dg.job(
+        name="verify_archive",
+        description="Reads bags again, and holds archive and ledger against each other.",
+        executor_def=dg.in_process_executor,
+        # What is damaged is so the next time, too.
+        tags={
+            "dagster/retry_on_asset_or_op_failure": "false",
+            **priority_tags("low"),
+        },
+    )
+    def _verify_archive() -> None:
+        verify()
+
+    return _verify_archive

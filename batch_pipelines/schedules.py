@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.feeds import Feed
 
 _NAME = "verify_nightly"
+_OF_ARCHIVE = "verify_archive_nightly"
 
 
 def verify_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
@@ -102,3 +103,22 @@ def window_schedule(feed: Feed) -> dg.ScheduleDefinition:
         ]
 
     return _windows
+
+
+def verify_archive_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
+    """Make the schedule that reads a sample of bags again every night.
+
+    Args:
+        job: The job that verifies bags.
+
+    Returns:
+        A schedule at 03:30 UTC.
+    """
+    return dg.ScheduleDefinition(
+        name=_OF_ARCHIVE,
+        job=job,
+        cron_schedule="30 3 * * *",
+        tags={REQUESTED_BY_TAG: f"schedule {_OF_ARCHIVE}"},
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Reads a sample of bags again, those longest not looked at first.",
+    )

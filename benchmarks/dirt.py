@@ -180,7 +180,7 @@ class _Trial:
             raise common.MeasureError(message)
         if number:
             self.publishes.setdefault(kind, []).append(seconds)
-        for folder in (self.project.folder / "landing", self.project.settings.archive):
+        for folder in (self.project.folder / "landing", self.project.settings.home / "archive"):
             shutil.rmtree(folder / feed / key)
         return run
 

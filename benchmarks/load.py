@@ -125,7 +125,7 @@ class _Trial:
         run = self.project.import_flights(kind, copies, key)
         self._note_publish(kind, copies, key, counted=number > 0)
         self._end(f"flights_{kind}", copies)
-        for folder in (self.project.folder / "landing", self.project.settings.archive):
+        for folder in (self.project.folder / "landing", self.project.settings.home / "archive"):
             shutil.rmtree(folder / f"flights_{kind}" / key)
         return run
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import itertools
 import os
 import subprocess
 import sys
@@ -45,11 +46,13 @@ class Request:
         method: `GET`, `HEAD`, ...
         path: With the query, as it was sent.
         headers: By name in lower case.
+        body: What was sent with it.
     """
 
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
 
     @property
     def is_listing(self) -> bool:
@@ -236,9 +239,12 @@ def _sender(port: int) -> S3Client:
 def _handler(store: Store) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            request = Request(
-                self.command, self.path, {k.lower(): v for k, v in self.headers.items()}
-            )
+            headers = {k.lower(): v for k, v in self.headers.items()}
+            if headers.pop("expect", "") == "100-continue":
+                # The base class does so for HTTP/1.1 alone, and the client waits a second for it.
+                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            request = Request(self.command, self.path, headers, body)
             store.requests.append(request)
             answer = store.meddle(request, forward(store.port, request))
             self.send_response_only(answer.status)
@@ -248,7 +254,7 @@ def _handler(store: Store) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(answer.body)
 
-        do_HEAD = do_GET  # noqa: N815  # as the base class has it
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815  # as the base class has it
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -260,7 +266,8 @@ def forward(port: int, request: Request) -> Answer:
     """Pass a request on to the server."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.request(request.method, request.path, headers=request.headers)
+        body = request.body or None
+        connection.request(request.method, request.path, body, headers=request.headers)
         response = connection.getresponse()
         body = response.read()
         headers = [
@@ -269,6 +276,16 @@ def forward(port: int, request: Request) -> Answer:
         return Answer(response.status, headers, body)
     finally:
         connection.close()
+
+
+def failing_every(number: int) -> Callable[[Request, Answer], Answer]:
+    """Make a meddler that refuses each so-manieth request; what was asked may have been done."""
+    passed = itertools.count(1)
+
+    def meddle(_: Request, answer: Answer) -> Answer:
+        return answer if next(passed) % number else refusal(503, "SlowDown")
+
+    return meddle
 
 
 def clock_ahead(seconds: float) -> Callable[[Request, Answer], Answer]:

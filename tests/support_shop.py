@@ -17,7 +17,7 @@ from dagster._core.definitions.reconstruct import build_reconstructable_job
 
 from batch_pipelines.definitions import build_defs
 from batch_pipelines.engine.feed_files import load_feeds
-from batch_pipelines.engine.ledger import batches, proofs
+from batch_pipelines.engine.ledger import archives, batches
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.postgres.migrate import create_tables, upgrade
 from batch_pipelines.engine.settings import load_settings
@@ -223,7 +223,7 @@ class Shop:
     def is_archived(self, batch_id: str) -> bool:
         """Say whether a batch has its bag."""
         with self.database.connect("test") as connection:
-            return proofs.archive(connection, batch_id) is not None
+            return archives.bag(connection, batch_id) is not None
 
     def materialized(self, stage: str) -> set[str]:
         """The partitions of a stage that Dagster shows as materialized, and not as failed."""

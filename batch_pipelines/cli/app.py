@@ -8,6 +8,7 @@ import typer
 
 from batch_pipelines.cli import (
     alerts,
+    archive,
     batches,
     cancel,
     db,
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(db.app, name="db")
 app.add_typer(feeds.app, name="feeds")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(archive.app, name="archive")
 app.command("import")(imports.import_)
 app.command("batches")(batches.batches)
 app.command("show")(batches.show)

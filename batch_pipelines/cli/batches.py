@@ -19,8 +19,8 @@ from batch_pipelines.cli.show import (
     print_table,
     say,
 )
-from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import (
+    archives,
     columns,
     files,
     proofs,
@@ -28,6 +28,7 @@ from batch_pipelines.engine.ledger import (
     staged_tables,
     verifications,
 )
+from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.ledger import signatures as feed_signatures
 from batch_pipelines.engine.ledger.staged_tables import SCHEMA
@@ -109,7 +110,7 @@ def show(
         validations = proofs.validations(connection, found.batch_id)
         verified = verifications.newest(connection, found.batch_id)
         fidelity = columns.of_batch(connection, found.batch_id)
-        archive = proofs.archive(connection, found.batch_id)
+        archive = archives.bag(connection, found.batch_id)
         taken_back = rollbacks.of_batch(connection, found.batch_id)
         waiting = staged_tables.of_batch(connection, found.batch_id)
     if json:
@@ -159,7 +160,7 @@ def show(
     _print_verified(verified)
     if archive is not None:
         say(
-            f"Bag: {archive.bag_path} ({archive.payload_files} files, {archive.payload_bytes:,} bytes)"
+            f"Bag: {archive.place} ({archive.payload_files} files, {archive.payload_bytes:,} bytes)"
         )
     say(f"Next: {next_command(found, archived=archive is not None)}")
 

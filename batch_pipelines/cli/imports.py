@@ -20,8 +20,8 @@ from batch_pipelines.cli.rehearse import rehearse_all
 from batch_pipelines.cli.show import Json, complain, console, print_json, reason_text, say, status
 from batch_pipelines.engine.errors import BatchError, StageOrderError
 from batch_pipelines.engine.feed_files import find_feed, load_feeds
+from batch_pipelines.engine.ledger import archives, files, pauses
 from batch_pipelines.engine.ledger import batches as ledger
-from batch_pipelines.engine.ledger import files, pauses, proofs
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
@@ -273,7 +273,7 @@ class _Importer:
             complain(imported.problem)
         if imported.problem is not None or imported.rejects or imported.files_set_aside:
             with self._database.connect("import") as connection:
-                archived = proofs.archive(connection, batch.batch_id) is not None
+                archived = archives.bag(connection, batch.batch_id) is not None
             say(f"Next: {next_command(batch, archived=archived)}")
         elif batch.duplicate_of is not None:
             say(f"          the same delivery is in force as batch {batch.duplicate_of[:8]}")

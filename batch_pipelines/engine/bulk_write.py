@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.archiving.kept_feed import keep_feed
+from batch_pipelines.engine.archiving.keys import require_keys
 from batch_pipelines.engine.bad_files import require_enough
 from batch_pipelines.engine.catalog import read_tables
 from batch_pipelines.engine.errors import ContractError
@@ -91,10 +93,12 @@ def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> B
         ThresholdError: More records than the feed tolerates cannot be loaded, or all; they are kept.
         PublishError: The books do not balance, a digest differs, or rows elsewhere would change.
         LeaseLostError: Another run took the partition over.
+        SettingsError: The feed asks for encryption, and there is no key.
         StageOrderError: There is no batch to publish.
     """
     began = time.perf_counter()
     superseded = None
+    require_keys(work.settings, work.feed)
     if replay:
         batch, to_do = batch_to_replay(connection, work)
     else:
@@ -142,6 +146,7 @@ def _load(connection: Connection, work: Work, batch: Batch) -> str | None:
 
 def _write(connection: Connection, work: Work, publication: Publication) -> None:
     """Publish, or have the rows wait until validation has passed, as the feed says."""
+    keep_feed(work, publication.batch.batch_id, replay=publication.purpose == "replay")
     # A replay of nothing has nothing that could wait.
     if work.feed.publish == "direct" or not publication.sources:
         load(connection, publication)

@@ -10,6 +10,7 @@ import yaml
 
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import FeedError
+from batch_pipelines.engine.feed_parts.archiving import Archiving
 from batch_pipelines.engine.feed_parts.source import Source
 from batch_pipelines.engine.feed_parts.table import Table
 from batch_pipelines.engine.feeds import Feed
@@ -218,6 +219,7 @@ _KNOWN: Mapping[tuple[str, ...], Collection[str]] = {
     ("tables",): Table.model_fields,
     ("format",): Format.model_fields,
     ("contract",): Contract.model_fields,
+    ("archive",): Archiving.model_fields,
     ("tables", "contract"): Contract.model_fields,
     ("tables", "rules"): [each.alias or name for name, each in Rule.model_fields.items()],
     ("tables", "rules", "range"): Range.model_fields,

@@ -16,6 +16,7 @@ from pydantic_core import PydanticKnownError
 
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import DeliveryError
+from batch_pipelines.engine.feed_parts.archiving import Archiving
 from batch_pipelines.engine.feed_parts.monitor import Monitor
 from batch_pipelines.engine.feed_parts.part import Part
 from batch_pipelines.engine.feed_parts.partitions import Partitions  # noqa: TC001  # pydantic reads it
@@ -92,6 +93,7 @@ class Feed(Part):
         rollback: How its batches are taken back.
         monitor: How its batches are watched, and what is done when too much goes wrong.
         rerun: How its failed partitions are run again by themselves.
+        archive: How they are archived, and where.
     """
 
     feed: Word = pydantic.Field(description="name of the feed")
@@ -159,6 +161,9 @@ class Feed(Part):
     )
     rerun: Rerun = pydantic.Field(
         default=Rerun(), description="how its failed partitions are run again"
+    )
+    archive: Archiving = pydantic.Field(
+        default=Archiving(), description="how its batches are archived, and where"
     )
 
     @pydantic.field_validator("owners")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.archiving.keys import require_keys
 from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.ledger import batches, files, pauses
 from batch_pipelines.engine.sources import take_in
@@ -67,7 +68,9 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
         DeliveryError: The delivery is missing, changes while it is read, has a file that no table
             wants, or is not what its manifest says.
         LeaseLostError: Another run has taken the partition over.
+        SettingsError: The feed asks for encryption, and there is no key.
     """
+    require_keys(work.settings, work.feed)
     # Before anything is decided: a run that was taken over would take its successor's batch for dead.
     work.lease.record_worker(connection)
     dead = _fail_dead_batches(connection, work)

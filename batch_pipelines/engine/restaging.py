@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import zstandard
-
+from batch_pipelines.engine.archiving.bag import DIGESTS, open_bag
+from batch_pipelines.engine.archiving.contents import FEED
 from batch_pipelines.engine.errors import ArchiveError
-from batch_pipelines.engine.ledger import files, proofs
+from batch_pipelines.engine.ledger import archives, files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batch_pipelines.engine.archiving.bag import Bag
     from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.files import ImportFile
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.work import Work
-
-_READ_BYTES = 1_000_000
 
 
 def restage(connection: Connection, work: Work, batch: Batch) -> None:
@@ -29,52 +29,49 @@ def restage(connection: Connection, work: Work, batch: Batch) -> None:
         batch: The batch.
 
     Raises:
-        ArchiveError: There is no bag, or a file does not unpack to what was loaded.
+        ArchiveError: There is no bag, it has no source, or a file does not unpack to what was loaded.
     """
     source = work.staged_source(batch.batch_id)
     staged = files.of_batch(connection, batch.batch_id)
     if all((source / file.file_name).exists() for file in staged):
         return
-    archived = proofs.archive(connection, batch.batch_id)
-    if archived is None:
+    if archives.bag(connection, batch.batch_id) is None:
         message = (
             f"{batch.name}: its staged files are gone and it has no bag. "
             "Import the partition again with --force."
         )
         raise ArchiveError(message)
-    bag = Path(archived.bag_path) / "data"
     folder = work.staging(batch.batch_id)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished = folder / "unfinished"
     unfinished.mkdir(parents=True)
-    for file in staged:
-        packed = bag / file.place_in_bag
-        if unpack(packed, unfinished / file.file_name) != file.sha256:
-            message = (
-                f"{packed}: gone, or does not unpack to what was loaded. "
-                "Import the partition again with --force."
-            )
-            raise ArchiveError(message)
-    shutil.copytree(bag / "row_digests", work.staged_digests(batch.batch_id))
+    with open_bag(connection, work.settings, batch.batch_id) as bag:
+        for file in staged:
+            unpack(bag, file, unfinished)
+        for kept, target in (
+            (DIGESTS, work.staged_digests(batch.batch_id)),
+            (FEED, work.staged_feed(batch.batch_id)),
+        ):
+            target.mkdir()
+            for name in bag.under(kept):
+                bag.copy(name, target / name.removeprefix(f"{kept}/"))
     unfinished.rename(source)
 
 
-def unpack(packed: Path, target: Path) -> str | None:
-    """Unpack a file of a bag.
+def unpack(bag: Bag, file: ImportFile, folder: Path) -> None:
+    """Unpack a source file of a bag.
 
     Args:
-        packed: The file.
-        target: What it becomes.
+        bag: The bag.
+        file: The file.
+        folder: Where it is put under its name.
 
-    Returns:
-        The SHA-256 of what it holds, in hex; None where it is gone or cannot be unpacked.
+    Raises:
+        ArchiveError: It is not in the bag, or does not unpack to what was loaded.
     """
-    digest = hashlib.sha256()
-    try:
-        with packed.open("rb") as reading, target.open("wb") as writing:
-            for piece in zstandard.ZstdDecompressor().read_to_iter(reading, _READ_BYTES):
-                digest.update(piece)
-                writing.write(piece)
-    except (zstandard.ZstdError, FileNotFoundError):
-        return None
-    return digest.hexdigest()
+    if bag.copy(file.place_in_bag, folder / file.file_name) != file.sha256:
+        message = (
+            f"{bag.place}: {file.place_in_bag} does not unpack to what was loaded. "
+            "Import the partition again with --force."
+        )
+        raise ArchiveError(message)

@@ -12,6 +12,7 @@ from psycopg import conninfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batch_pipelines.engine.errors import SettingsError
+from batch_pipelines.engine.feed_parts.archiving import checked_place
 
 _REMEDY = "Unset it to use the default, or correct it; README.md lists the settings."
 
@@ -24,12 +25,14 @@ class Settings(BaseSettings):
     Attributes:
         database_url: The target and ledger; None stands for the embedded server.
         dagster_url: Dagster's own storage; None puts it beside the target (see `database`).
-        home: Folder of embedded data, staging, archive and Dagster home.
+        home: Folder of embedded data, staging, Dagster home, and by default of the archive.
         feeds: Folder of the feed files. Its parent is where a feed's relative paths start.
         lease_seconds: How long a batch stays ours without a sign of life, in seconds.
         runs_at_once: How many runs are in progress at once; the others wait in Dagster's queue.
         alerts: The channels that alerts are sent to; see `engine.alerts.channels`.
         monitor: File that says how all batches together are watched; None stands for the default.
+        archive: Where bags stand: a folder, or `s3://BUCKET/PREFIX`; None for one below `home`.
+        archive_key: The secret keys of age by which feeds that ask for it are encrypted.
         bulk: Whether many rows are inserted by one statement; `off` inserts each by itself, to debug.
     """
 
@@ -44,9 +47,13 @@ class Settings(BaseSettings):
     # A run is a process of about 300 MB and one busy core; more at once only wait for each other.
     runs_at_once: int = pydantic.Field(default=max(2, os.cpu_count() or 2), ge=1)
     monitor: Path | None = None
+    archive: str | None = None
+    archive_key: pydantic.SecretStr | None = None
     bulk: bool = True
 
-    @pydantic.field_validator("database_url", "dagster_url", "alerts", "monitor", mode="before")
+    @pydantic.field_validator(
+        "database_url", "dagster_url", "alerts", "monitor", "archive", "archive_key", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -65,6 +72,13 @@ class Settings(BaseSettings):
             raise ValueError(message) from None
         return value
 
+    @pydantic.field_validator("archive")
+    @classmethod
+    def _folder_or_bucket(cls, value: str | None) -> str | None:
+        if value is None or "://" in value:
+            return value if value is None else checked_place(value)
+        return str(Path(value).expanduser().resolve())
+
     @pydantic.field_validator("home", "feeds", "monitor")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
@@ -81,9 +95,9 @@ class Settings(BaseSettings):
         return self.home / "staging"
 
     @property
-    def archive(self) -> Path:
-        """Where the bags of finished batches stand."""
-        return self.home / "archive"
+    def archive_address(self) -> str:
+        """Where the bags of finished batches stand, unless their feed says otherwise."""
+        return self.archive or str(self.home / "archive")
 
     @property
     def dagster_home(self) -> Path:

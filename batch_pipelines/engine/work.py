@@ -118,6 +118,10 @@ class Work:
         """Folder of the row digests of rows that wait for validation."""
         return self.staging(batch_id) / "waiting_digests"
 
+    def staged_feed(self, batch_id: str) -> Path:
+        """Folder of the feed as it was when the batch was loaded."""
+        return self.staging(batch_id) / "feed"
+
     def staged_rejects(self, batch_id: str) -> Path:
         """File in which bulk-write gathers the records that cannot be loaded."""
         return self.staging(batch_id) / "rejects.arrows"

@@ -57,7 +57,7 @@ def test_show_finds_a_batch_by_id_by_prefix_and_by_partition(cli: Cli, shop: Sho
     assert told["files"][0]["crc32c"] == told["files"][0]["expected_crc32c"]
     assert told["tables"][0]["inserted"] == 5
     assert told["validations"][0]["checks"][0]["expected"] == "5"
-    assert told["archive"]["bag_path"].endswith(batch.batch_id)
+    assert told["archive"]["place"].endswith(batch.batch_id)
     assert told["next"] == "batch-pipelines batches --feed orders"
 
 

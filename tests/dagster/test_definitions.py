@@ -81,8 +81,9 @@ def test_the_feeds_that_ship_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {job.name for job in defs.jobs or ()} == {
         *expected,
         "rollback",
-        "verify_batches",
         "rerun_failed",
+        "verify_archive",
+        "verify_batches",
     }
     dg.Definitions.validate_loadable(defs)
 

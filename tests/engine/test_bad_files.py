@@ -14,7 +14,7 @@ from batch_pipelines.engine.checksum import checksum
 from batch_pipelines.engine.errors import DeliveryError, ThresholdError
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ingest import ingest
-from batch_pipelines.engine.ledger import files, proofs
+from batch_pipelines.engine.ledger import archives, files
 from batch_pipelines.engine.rehearsal import rehearse
 from tests.support_engine import feed_of
 
@@ -64,9 +64,9 @@ def test_a_bad_file_is_set_aside_and_the_others_are_loaded(site: MakeSite) -> No
     assert (invalid.entity_type, invalid.entity_id, invalid.error_details) == (
         "file", "b.csv", wrong
     )  # fmt: skip
-    archived = proofs.archive(orders.connection, batch.batch_id)
+    archived = archives.bag(orders.connection, batch.batch_id)
     assert archived is not None
-    data = Path(archived.bag_path) / "data"
+    data = Path(archived.place) / "data"
     assert (data / "quarantine" / "files" / "b.csv.zst").exists()
     assert not (data / "source" / "b.csv.zst").exists()
     (_, told) = json.loads((data / "ledger" / "import_file.json").read_text())

@@ -331,6 +331,27 @@ def test_paths_that_could_not_lead_to_one_delivery_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("strategy: zip", "compress"),
+        ("strategy: copy, level: 3", "`level` goes with `strategy: compress` alone"),
+        ("level: 20", "less than or equal to 19"),
+        ("to: 'file:///bags'", "must be a folder or begin with s3://, not file://"),
+        ("to: 's3://key:secret@b/bags'", "must name the bucket behind s3://"),
+        ("to: 's3://bucket//bags'", "must name the bucket behind s3://"),
+        ("too: bags", "`archive.too` is not known; "),
+    ],
+)
+def test_what_cannot_be_archived_so_is_refused(
+    written: Callable[[str], Path], said: str, reason: str
+) -> None:
+    with pytest.raises(FeedError) as error:
+        load_feed(written(SMALLEST + f"archive: {{{said}}}\n"))
+    assert reason in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("text", "line"),
     [
         pytest.param(SMALLEST + "owners: &all [*all]\n", 6, id="a list"),

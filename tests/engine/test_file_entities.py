@@ -15,7 +15,7 @@ import zstandard
 
 from batch_pipelines.engine.errors import DeliveryError, ValidationError
 from batch_pipelines.engine.feeds import Feed
-from batch_pipelines.engine.ledger import files, proofs
+from batch_pipelines.engine.ledger import archives, files, proofs
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.rehearsal import rehearse
 from tests.engine.verification.support_verify import verify_table
@@ -75,10 +75,10 @@ def test_files_are_entities_with_the_type_that_the_feed_gives(site: MakeSite) ->
     assert [check.name for check in found.checks] == [
         "files", "manifest.manifest.json", "checksums", "promises"
     ]  # fmt: skip
-    archived = proofs.archive(mail.connection, batch.batch_id)
+    archived = archives.bag(mail.connection, batch.batch_id)
     assert archived is not None
     for name, own in CONTENT.items():
-        packed = (Path(archived.bag_path) / "data" / "source" / f"{name}.zst").read_bytes()
+        packed = (Path(archived.place) / "data" / "source" / f"{name}.zst").read_bytes()
         assert zstandard.ZstdDecompressor().decompressobj().decompress(packed) == own
 
 
@@ -162,9 +162,9 @@ def test_the_files_of_a_bag_are_verified_against_the_ledger(site18: MakeSite) ->
     found = verify_table(mail, batch)
     assert (found.target_table, found.status, found.exception) == ("none", "SUCCESS", None)
     assert (found.expected_rows, found.actual_rows) == (4, 4)
-    archived = proofs.archive(mail.connection, batch.batch_id)
+    archived = archives.bag(mail.connection, batch.batch_id)
     assert archived is not None
-    bag = Path(archived.bag_path)
+    bag = Path(archived.place)
     flip(bag / "data" / "source" / "file-003.pdf.zst")
     (bag / "data" / "source" / "file-001.zst").unlink()
     found = verify_table(mail, batch)
@@ -190,9 +190,9 @@ def test_the_files_of_a_bag_are_verified_against_the_ledger(site18: MakeSite) ->
 def test_the_rest_of_the_bag_is_verified_as_well(site18: MakeSite, damage: str, said: str) -> None:
     mail = letters(site18)
     batch = mail.load({**CONTENT, "manifest.json": manifest(CONTENT)})
-    archived = proofs.archive(mail.connection, batch.batch_id)
+    archived = archives.bag(mail.connection, batch.batch_id)
     assert archived is not None
-    path = Path(archived.bag_path) / damage
+    path = Path(archived.place) / damage
     if path.exists():
         flip(path)
     else:

@@ -55,6 +55,7 @@ PLACES = [
     At("checksum.read", 3),
     *PUBLISHING,
     At("archive.written"),
+    At("archive.sealed"),
 ]
 
 
@@ -125,7 +126,7 @@ def run_again(site: Site, revision: int, undisturbed: list[list[Any]]) -> None:
     assert [b.status for b in site.history() if b.batch_id == visible] == ["SUCCESS"]
     assert [b.batch_id for b in site.history() if b.status == "IN_PROGRESS"] == []
     assert [path.name for path in site.settings.staging.iterdir()] == []
-    assert list(site.settings.archive.rglob(".*")) == []
+    assert list((site.settings.home / "archive").rglob(".*")) == []
     assert site.count("SELECT count(*) FROM batch_audit.batch_lease WHERE released_at IS NULL") == 0
     with acquire(site.database, site.feed.feed, KEY, new_id(), seconds=60) as lease:
         assert lease.before is not None
@@ -141,7 +142,7 @@ def test_a_first_import_killed_at_a_place(
     run = new_id()
     with importing(site, run, at=at) as child:
         assert child.outcome() is None
-        published = at.place in {"bulk_write.after_commit", "archive.written"}
+        published = at.place in {"bulk_write.after_commit", "archive.written", "archive.sealed"}
         assert seen(site) == (run if published else None)
         run_again(site, 0, undisturbed)
 

@@ -23,7 +23,7 @@ def test_without_any_variable_everything_is_below_the_working_folder(
     assert settings.feeds == tmp_path / "feeds"
     assert settings.root == tmp_path
     assert settings.staging == settings.home / "staging"
-    assert settings.archive == settings.home / "archive"
+    assert settings.archive_address == str(settings.home / "archive")
     assert settings.dagster_home == settings.home / "dagster"
     assert settings.lease_seconds == 60
     assert 2 <= settings.runs_at_once <= 64
@@ -116,3 +116,29 @@ def test_a_url_that_cannot_be_parsed_is_not_repeated(monkeypatch: pytest.MonkeyP
     with pytest.raises(SettingsError, match="cannot be parsed") as refused:
         load_settings()
     assert "zzcret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("/vault/bags/", "/vault/bags"),
+        ("s3://bags", "s3://bags"),
+        ("s3://bags/a/b/", "s3://bags/a/b"),
+    ],
+)
+def test_bags_stand_in_a_folder_or_a_bucket(
+    monkeypatch: pytest.MonkeyPatch, said: str, address: str
+) -> None:
+    monkeypatch.setenv("BATCH_PIPELINES_ARCHIVE", said)
+    assert load_settings().archive_address == address
+
+
+def test_another_place_for_bags_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BATCH_PIPELINES_ARCHIVE", "ftp://me:secret@vault")
+    with pytest.raises(
+        SettingsError, match=r"BATCH_PIPELINES_ARCHIVE: .*must be a folder or"
+    ) as error:
+        load_settings()
+    assert "secret" not in str(error.value)

@@ -247,7 +247,7 @@ def test_what_a_hung_holder_has_published_is_finished_by_the_taker(
         assert child.outcome() is not None
     check_visible(site, hung, 1)
     assert published(site) == [hung]
-    (bag,) = site.settings.archive.rglob("bagit.txt")
+    (bag,) = (site.settings.home / "archive").rglob("bagit.txt")
     assert bag.parent.name == hung
 
 
@@ -292,7 +292,7 @@ def test_partitions_of_one_feed_in_processes(site18: MakeSite) -> None:
                 )
             assert [child.outcome() for child in children] == [("done", "SUCCESS")] * len(working)
     check_partitions(site, newest, 1)
-    assert {bag.parent.name for bag in site.settings.archive.rglob("bagit.txt")} == {
+    assert {bag.parent.name for bag in (site.settings.home / "archive").rglob("bagit.txt")} == {
         batch.batch_id for batch in site.history()
     }
 

@@ -196,7 +196,7 @@ def test_rows_that_differ_are_found_and_shown_and_mending_them_is_enough(
     assert why == f"failed: {', '.join(name for name in checks if name in failing)}"
     with pytest.raises(StageOrderError, match="only a validated batch is archived; run validate"):
         site.run(stages=["archive"])
-    assert not site.settings.archive.exists()
+    assert not (site.settings.home / "archive").exists()
     text = ledger_text(site)
     for value in ("SECRET", "987654", "12.50", "2024-02-29"):
         assert value not in text

@@ -187,9 +187,9 @@ def test_conflicts_that_arose_since_are_quarantined_as_in_a_direct_publish(
     assert (parents.inserted, parents.rejected) == (2, 1)
     assert nothing_waits(site)
     # Its bag has the digests of the rows that were published, as `verify` wants them.
-    bag = evidence_of(site.connection, site.settings, now.batch_id)
-    assert bag.archive is not None
-    assert row_digests(site.connection, bag, now.batch_id, "public.c")
+    with evidence_of(site.connection, site.settings, now.batch_id) as evidence:
+        assert evidence.bag is not None
+        assert row_digests(site.connection, evidence, now.batch_id, "public.c")
 
 
 def test_conflicts_that_arose_since_fail_it_where_the_feed_says_so(site18: MakeSite) -> None:

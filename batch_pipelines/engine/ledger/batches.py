@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -308,6 +309,15 @@ def by_id(connection: Connection, batch_id: str) -> Batch:
         message = f"There is no batch {batch_id}. `batch-pipelines batches` lists them."
         raise FeedError(message)
     return batch
+
+
+def known(connection: Connection, batch_id: str) -> Batch | None:
+    """Read a batch by its id, which may be any text; None where there is none."""
+    try:
+        uuid.UUID(batch_id)
+    except ValueError:
+        return None
+    return _one(connection, _BY_ID, batch_id)
 
 
 def of_run(connection: Connection, run_id: str) -> Batch | None:

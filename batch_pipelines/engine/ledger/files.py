@@ -65,8 +65,8 @@ class ImportFile:
 
     @property
     def place_in_bag(self) -> str:
-        """Where a bag has it, compressed, from its folder of data."""
-        return f"{'quarantine/files' if self.set_aside else 'source'}/{self.file_name}.zst"
+        """Where a bag has it, from its folder of data, before it is packed."""
+        return f"{'quarantine/files' if self.set_aside else 'source'}/{self.file_name}"
 
     def of_table(self, table: str) -> ImportFile | None:
         """Give what the file brings for a table.

@@ -1,4 +1,4 @@
-"""The balance and the digests of a batch, what validation found, and where its bag stands."""
+"""The balance and the digests of a batch, and what validation found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from psycopg.types.json import Jsonb
 from batch_pipelines.engine.ledger.verifications import Difference
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Iterable, Sequence
 
     import psycopg
@@ -159,17 +158,6 @@ class TableValidation:
         )
 
 
-@dataclass(frozen=True)
-class ArchiveRecord:
-    """Where a batch's bag stands, and the SHA-256 that covers all of it."""
-
-    bag_path: str
-    payload_files: int
-    payload_bytes: int
-    tagmanifest_sha256: str
-    verified_at: dt.datetime
-
-
 _FORGET_TABLES = "DELETE FROM batch_audit.batch_table WHERE batch_id = %s"
 _FORGET_CHUNKS = "DELETE FROM batch_audit.row_digest WHERE batch_id = %s"
 _ADD_TABLE = """
@@ -247,19 +235,6 @@ _OF_LOG = """
 SELECT target_table, src_records, tgt_records, checks, src_extras, tgt_extras, mismatches, matches,
     details
 FROM batch_audit.validation_summary WHERE log_id = %s
-"""
-_ARCHIVE = """
-INSERT INTO batch_audit.archive_manifest (batch_id, bag_path, payload_files, payload_bytes,
-    tagmanifest_sha256, verified_at)
-VALUES (%s, %s, %s, %s, %s, %s)
-ON CONFLICT (batch_id) DO UPDATE SET bag_path = excluded.bag_path,
-    payload_files = excluded.payload_files, payload_bytes = excluded.payload_bytes,
-    tagmanifest_sha256 = excluded.tagmanifest_sha256, archived_at = clock_timestamp(),
-    verified_at = excluded.verified_at
-"""
-_ARCHIVED = """
-SELECT bag_path, payload_files, payload_bytes, tagmanifest_sha256, verified_at
-FROM batch_audit.archive_manifest WHERE batch_id = %s
 """
 
 
@@ -426,14 +401,3 @@ def _report(
         return None
     named = [Difference(**each) for each in details]
     return RowReport(src_extras, tgt_extras, mismatches, matches, named)
-
-
-def record_archive(connection: Connection, batch_id: str, record: ArchiveRecord) -> None:
-    """Keep where the bag stands."""
-    connection.execute(_ARCHIVE, (batch_id, *astuple(record)))
-
-
-def archive(connection: Connection, batch_id: str) -> ArchiveRecord | None:
-    """Read where the bag of a batch stands, None while it has none."""
-    with connection.cursor(row_factory=class_row(ArchiveRecord)) as cursor:
-        return cursor.execute(_ARCHIVED, (batch_id,)).fetchone()

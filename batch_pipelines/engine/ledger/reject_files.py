@@ -48,7 +48,7 @@ def write_parquet(connection: Connection, batch_id: str, path: Path) -> int:
     return written
 
 
-def same_rejects(connection: Connection, batch_id: str, path: Path) -> bool:
+def same_rejects(connection: Connection, batch_id: str, path: Path | None) -> bool:
     """Compare a Parquet file of rejects with the ledger.
 
     What a replay has noted since does not count.
@@ -56,13 +56,13 @@ def same_rejects(connection: Connection, batch_id: str, path: Path) -> bool:
     Args:
         connection: A connection.
         batch_id: The batch.
-        path: The file; it need not be there where the batch has no rejects.
+        path: The file; None where there is none.
 
     Returns:
         Whether they are the same, in the same order, with the same bytes.
     """
     stored = (rows.select(_KEPT) for rows in rejects.stream(connection, batch_id))
-    if not path.exists():
+    if path is None:
         return next(stored, None) is None
     try:
         with pq.ParquetFile(path) as file:

@@ -32,9 +32,13 @@ _NOT_RENEWED = (
 )
 _DENIED = (
     "the store denies access. Let the credentials' owner list the bucket (s3:ListBucket) and read its "
-    "objects (s3:GetObject), or use others."
+    "objects (s3:GetObject); in an archive also write and delete them (s3:PutObject, "
+    "s3:DeleteObject). Or use others."
 )
-_NO_BUCKET = "there is no such bucket. Correct `source.path` in the feed, or AWS_ENDPOINT_URL."
+_NO_BUCKET = (
+    "there is no such bucket. Correct `source.path` in the feed (of an archive: `archive: to`, or "
+    "BATCH_PIPELINES_ARCHIVE), or AWS_ENDPOINT_URL."
+)
 _ELSEWHERE = "the bucket is in another region. Set AWS_DEFAULT_REGION to it."
 _UNREACHABLE = "the store cannot be reached. Check AWS_ENDPOINT_URL and the network, and run again."
 _BY_CODE: Final = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP, foreign_keys_to, is_stamped
-from batch_pipelines.engine.ledger import batches, proofs, rollbacks
+from batch_pipelines.engine.ledger import archives, batches, rollbacks
 from batch_pipelines.engine.rollback.targets import STAMP_NAME, joined, targets_of, uuid
 from batch_pipelines.engine.rollback.touched import OVERWRITTEN, find_touched
 
@@ -228,8 +228,8 @@ def _final(connection: Connection, batch: Batch, old: str | None) -> Iterator[Ob
         yield Obstacle("all tables", batch.written_records or 0, what, None, "final")
     if old is not None and not rollbacks.are_kept(connection, batch.batch_id):
         lost = batches.by_id(connection, old)
-        bag = proofs.archive(connection, old)
-        where = "" if bag is None else f" (its files are in {bag.bag_path})"
+        bag = archives.bag(connection, old)
+        where = "" if bag is None else f" (its files are in {bag.place})"
         what = (
             f"of batch {old}, which it superseded, were not kept; import that delivery again{where}, "
             "or raise `rollback: superseded_rows` in the feed before the next correction"

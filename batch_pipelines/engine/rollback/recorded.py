@@ -6,8 +6,8 @@ the primary key where it was delivered, and the CRC32C of the columns sent.
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import crc32c
@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch_pipelines.engine.ledger import proofs
+from batch_pipelines.engine.archiving.bag import DIGESTS, open_bag
+from batch_pipelines.engine.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.settings import Settings
@@ -76,9 +78,10 @@ class RecordedDigests:
                     yield pa.Table.from_batches([batch])
 
 
+@contextmanager
 def recorded_digests(
     connection: Connection, settings: Settings, batch_id: str, table: str
-) -> RecordedDigests | None:
+) -> Iterator[RecordedDigests | None]:
     """Find the digests of a batch's rows in a table.
 
     Args:
@@ -87,23 +90,30 @@ def recorded_digests(
         batch_id: The batch.
         table: The table's name with schema.
 
-    Returns:
-        The digests, or None where the files are gone.
+    Yields:
+        The digests, or None where the files are gone, damaged or cannot be read.
     """
-    archived = proofs.archive(connection, batch_id)
-    folders = [settings.staging / batch_id / "row_digests"]
-    if archived is not None:
-        folders.insert(0, Path(archived.bag_path) / "data" / "row_digests")
-    for folder in folders:
-        first = folder / f"{table}.parquet"
-        if first.is_file():
-            replays = sorted(
-                path for path in folder.iterdir() if path.name.startswith(f"{table}.replay-")
-            )
-            schema = pq.read_schema(first)
-            key = tuple(name for name in schema.names if name not in _BESIDE_KEY)
-            return RecordedDigests((first, *replays), key)
-    return None
+    with ExitStack() as stack:
+        files: list[Path] = []
+        with suppress(ArchiveError):
+            bag = stack.enter_context(open_bag(connection, settings, batch_id))
+            files = [bag.path(name) for name in bag.under(DIGESTS) if _is_of(name, table)]
+        if not files:
+            staged = settings.staging / batch_id / DIGESTS
+            present = sorted(staged.iterdir()) if staged.is_dir() else []
+            files = [path for path in present if _is_of(path.name, table)]
+        if not files:
+            yield None
+            return
+        schema = pq.read_schema(files[0])
+        key = tuple(name for name in schema.names if name not in _BESIDE_KEY)
+        yield RecordedDigests(tuple(files), key)
+
+
+def _is_of(name: str, table: str) -> bool:
+    """Say whether a file is of a table: of the load, or of a replay."""
+    rest = name.rpartition("/")[2].removeprefix(f"{table}.")
+    return rest == "parquet" or (rest.startswith("replay-") and rest.endswith(".parquet"))
 
 
 def _plain(value: Any) -> Any:

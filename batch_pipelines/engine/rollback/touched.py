@@ -178,32 +178,32 @@ def _clear_unchanged(
     parts: dict[str, sql.Composable],
 ) -> None:
     """Take the rows out of `TOUCHED` whose own digest is the recorded one."""
-    recorded = recorded_digests(connection, settings, target.batch_id, target.name)
-    if recorded is None or not set(names) | set(recorded.key) <= {
-        column.name for column in target.table.columns
-    }:
-        return
-    for query, write in ((_READ_ROWS, _of_row), (_READ_IMAGES, _of_image)):
-        after = 0
-        while True:
-            asked = query.format(
-                **parts
-                | {
-                    "sent": sql.SQL(", ").join(write(target, name) for name in names),
-                    "keys": sql.SQL("").join(
-                        sql.SQL(", {}").format(write(target, name)) for name in recorded.key
-                    ),
-                    "after": sql.Literal(after),
-                    "limit": sql.Literal(_AT_ONCE),
-                }
-            )
-            rows: Sequence[tuple[Any, ...]] = connection.execute(asked).fetchall()
-            if not rows:
-                break
-            after = rows[-1][0]
-            good = recorded.unchanged([row[2:] for row in rows], [row[1] for row in rows])
-            numbers = [rows[place][0] for place in good]
-            connection.execute(_CLEAR.format(touched=TOUCHED, numbers=sql.Literal(numbers)))
+    with recorded_digests(connection, settings, target.batch_id, target.name) as recorded:
+        if recorded is None or not set(names) | set(recorded.key) <= {
+            column.name for column in target.table.columns
+        }:
+            return
+        for query, write in ((_READ_ROWS, _of_row), (_READ_IMAGES, _of_image)):
+            after = 0
+            while True:
+                asked = query.format(
+                    **parts
+                    | {
+                        "sent": sql.SQL(", ").join(write(target, name) for name in names),
+                        "keys": sql.SQL("").join(
+                            sql.SQL(", {}").format(write(target, name)) for name in recorded.key
+                        ),
+                        "after": sql.Literal(after),
+                        "limit": sql.Literal(_AT_ONCE),
+                    }
+                )
+                rows: Sequence[tuple[Any, ...]] = connection.execute(asked).fetchall()
+                if not rows:
+                    break
+                after = rows[-1][0]
+                good = recorded.unchanged([row[2:] for row in rows], [row[1] for row in rows])
+                numbers = [rows[place][0] for place in good]
+                connection.execute(_CLEAR.format(touched=TOUCHED, numbers=sql.Literal(numbers)))
 
 
 def _of_row(target: Target, name: str) -> sql.Composed:

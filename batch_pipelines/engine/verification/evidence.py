@@ -6,30 +6,27 @@ covered by SHA-256 up to the one in the ledger; in both places they must add up 
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from batch_pipelines.engine.archiving.bag import DIGESTS, open_bag
 from batch_pipelines.engine.digests import RowDigest
 from batch_pipelines.engine.errors import ArchiveError
-from batch_pipelines.engine.ledger import proofs, rejects
+from batch_pipelines.engine.ledger import archives, proofs, rejects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-    from batch_pipelines.engine.ledger.proofs import ArchiveRecord
+    from batch_pipelines.engine.archiving.bag import Bag
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.settings import Settings
-
-_DATA, _DIGESTS = "data", "row_digests"
-_CR, _LF = "\r", "\n"
-_TAGS, _PAYLOAD = "tagmanifest-sha256.txt", "manifest-sha256.txt"
 
 
 @dataclass(frozen=True)
@@ -37,15 +34,28 @@ class Evidence:
     """Where the evidence of a batch stands.
 
     Attributes:
-        folder: The folder with `source` and `row_digests`.
-        archive: Its bag; None where it stands in staging.
+        staged: The folder of staging with `source` and `row_digests`.
+        bag: Its bag, open; None where the evidence stands in staging.
     """
 
-    folder: Path
-    archive: ArchiveRecord | None
+    staged: Path
+    bag: Bag | None
+
+    def digests(self, name: str) -> Path | None:
+        """Give a file of row digests; None where there is none of the name.
+
+        Raises:
+            ArchiveError: It is not as it was sealed.
+        """
+        if self.bag is not None:
+            own = f"{DIGESTS}/{name}"
+            return self.bag.path(own) if self.bag.has(own) else None
+        path = self.staged / DIGESTS / name
+        return path if path.exists() else None
 
 
-def evidence_of(connection: Connection, settings: Settings, batch_id: str) -> Evidence:
+@contextmanager
+def evidence_of(connection: Connection, settings: Settings, batch_id: str) -> Iterator[Evidence]:
     """Find the evidence of a batch.
 
     Args:
@@ -53,21 +63,22 @@ def evidence_of(connection: Connection, settings: Settings, batch_id: str) -> Ev
         settings: Say where staging is.
         batch_id: The batch.
 
-    Returns:
+    Yields:
         The evidence, not looked at yet.
 
     Raises:
-        ArchiveError: It is neither in a bag nor in staging.
+        ArchiveError: It is neither in staging nor in a bag that can be read.
     """
-    archive = proofs.archive(connection, batch_id)
     staged = settings.staging / batch_id
     # A replay that is not archived yet has the newest of it in staging.
-    if (staged / _DIGESTS).is_dir():
-        return Evidence(staged, None)
-    if archive is None:
+    if (staged / DIGESTS).is_dir():
+        yield Evidence(staged, None)
+        return
+    if archives.bag(connection, batch_id) is None:
         message = f"Batch {batch_id} has no bag, and staging has nothing of it."
         raise ArchiveError(message)
-    return Evidence(Path(archive.bag_path) / _DATA, archive)
+    with open_bag(connection, settings, batch_id) as bag:
+        yield Evidence(staged, bag)
 
 
 def row_digests(
@@ -87,69 +98,23 @@ def row_digests(
     Raises:
         ArchiveError: They are gone, or not what the ledger says.
     """
-    folder = evidence.folder / _DIGESTS
     # One that was not committed may have left a file, too.
     runs = rejects.replays(connection, batch_id)
-    replayed = [folder / f"{full_name}.replay-{run}.parquet" for run in runs]
-    paths = [folder / f"{full_name}.parquet", *(path for path in replayed if path.exists())]
-    wanted = _of_ledger(connection, batch_id, full_name)
+    names = [full_name, *(f"{full_name}.replay-{run}" for run in runs)]
+    found = [evidence.digests(f"{name}.parquet") for name in names]
+    paths = [path for path in found if path is not None]
     try:
-        if evidence.archive is not None:
-            _prove_sealed(Path(evidence.archive.bag_path), evidence.archive, paths)
-        found = _of_files(paths)
+        same = _of_files(paths) == _of_ledger(connection, batch_id, full_name)
     except (OSError, pa.ArrowException, ValueError, KeyError):
-        found = None
-    if found != wanted:
+        same = False
+    if not same:
+        where = evidence.staged if evidence.bag is None else evidence.bag.place
         message = (
-            f"{folder}: the row digests of {full_name} are gone or are not those of the ledger. Restore "
-            "the folder from a backup."
+            f"{where}: the row digests of {full_name} are gone or are not those of the ledger. Restore "
+            "them from a backup."
         )
         raise ArchiveError(message)
     return tuple(paths)
-
-
-def _prove_sealed(bag: Path, archive: ArchiveRecord, paths: list[Path]) -> None:
-    """Hold files of a bag against its manifests; raise where they are not what is listed."""
-    listed = sealed(bag, archive)
-    for path in paths:
-        name = path.relative_to(bag).as_posix()
-        if sha256(path) != listed[name]:
-            raise ValueError(name)
-
-
-def sealed(bag: Path, archive: ArchiveRecord) -> Mapping[str, str]:
-    """Follow the SHA-256 of a bag's manifests up to the one in the ledger.
-
-    Args:
-        bag: The bag.
-        archive: What the ledger has of it.
-
-    Returns:
-        The SHA-256 of each file of its payload, by its path in the bag.
-
-    Raises:
-        ValueError: A manifest is not what was written.
-        KeyError: One is not listed.
-        OSError: One is gone.
-    """
-    if sha256(bag / _TAGS) != archive.tagmanifest_sha256:
-        raise ValueError(_TAGS)
-    if sha256(bag / _PAYLOAD) != _listed(bag / _TAGS)[_PAYLOAD]:
-        raise ValueError(_PAYLOAD)
-    return _listed(bag / _PAYLOAD)
-
-
-def _listed(manifest: Path) -> Mapping[str, str]:
-    lines = (
-        line.split("  ", 1) for line in manifest.read_text(encoding="utf-8").split(_LF) if line
-    )
-    return {name.replace("%0D", _CR).replace("%0A", _LF): digest for digest, name in lines}
-
-
-def sha256(path: Path) -> str:
-    """Compute the SHA-256 of a file, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _of_ledger(connection: Connection, batch_id: str, full_name: str) -> Mapping[str, RowDigest]:

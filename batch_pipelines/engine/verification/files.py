@@ -1,37 +1,40 @@
 """Verify a batch that fills no table: its files, read again where they are kept, against the ledger.
 
-Fixity, as archivists call it: the bag's own chain of SHA-256 up to the one in the ledger, then every
-file of the batch, unpacked, against the SHA-256 that was computed when it was taken in.
+Fixity, as archivists call it: all of the bag against its seal in the ledger, then every file of the
+batch, unpacked, against the SHA-256 that was computed when it was taken in.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import zstandard
-
+from batch_pipelines.engine.archiving import tags
+from batch_pipelines.engine.archiving.bag import SOURCE, opened
+from batch_pipelines.engine.archiving.choosing import place_of
+from batch_pipelines.engine.archiving.fixity import check_fixity
 from batch_pipelines.engine.errors import ArchiveError
-from batch_pipelines.engine.ledger import files
+from batch_pipelines.engine.ledger import archives, files
 from batch_pipelines.engine.ledger.verifications import Difference
-from batch_pipelines.engine.verification.evidence import evidence_of, sealed, sha256
+from batch_pipelines.engine.work import explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from batch_pipelines.engine.archiving.bag import Bag
+    from batch_pipelines.engine.archiving.fixity import Fixity
+    from batch_pipelines.engine.ledger.archives import ArchiveRecord
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.files import ImportFile
-    from batch_pipelines.engine.ledger.proofs import ArchiveRecord
     from batch_pipelines.engine.ledger.verifications import TableVerification
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.settings import Settings
-    from batch_pipelines.engine.verification.evidence import Evidence
 
-_READ_BYTES = 1024 * 1024
 _MOST_NAMED = 1_000
-_UNREADABLE = (OSError, zstandard.ZstdError)
+_SEALS = frozenset({f"{name} is {how}" for name in (tags.SEAL, tags.PAYLOAD, tags.INFO)
+                    for how in ("missing", "changed")})  # fmt: skip
 
 
 def verify_files(
@@ -50,66 +53,83 @@ def verify_files(
     """
     known = files.of_batch(connection, batch.batch_id)
     found = replace(found, expected_rows=len(known))
+    staged = settings.staging / batch.batch_id / SOURCE
+    if staged.is_dir():
+        return _told(found, known, [*_differing_staged(staged, known)], None)
+    record = archives.bag(connection, batch.batch_id)
+    if record is None:
+        why = f"Batch {batch.batch_id} has no bag, and staging has nothing of it."
+        return replace(found, exception=why)
     try:
-        evidence = evidence_of(connection, settings, batch.batch_id)
-    except ArchiveError as error:
-        return replace(found, exception=str(error))
-    differing = [*_differing(evidence, known)]
-    why = None if evidence.archive is None else _broken_seal(evidence.archive, known)
+        return _verify_bag(settings, record, known, found)
+    except (ArchiveError, OSError) as error:
+        return replace(found, exception=explain(error))
+
+
+def _verify_bag(
+    settings: Settings, record: ArchiveRecord, known: Sequence[ImportFile], found: TableVerification
+) -> TableVerification:
+    archive, name = place_of(settings, record.place)
+    fixity = check_fixity(archive, name, record.tagmanifest_sha256)
+    if _SEALS & {*fixity.problems}:
+        broken = f"{record.place}: its manifests are not those that the ledger vouches for"
+        return _told(found, known, [], broken)
+    with opened(settings, archive, name, record.tagmanifest_sha256) as bag:
+        if not all(bag.packing.keeps(file.place_in_bag) for file in known):
+            return replace(found, exception=f"{record.place}: its feed kept digests alone")
+        differing = [*_differing(bag, fixity, known)]
+        own = {_stored(bag, file) for file in known}
+    # A problem begins with the path that it is about.
+    other = [each for each in fixity.problems if each.rpartition(" is ")[0] not in own]
+    why = None
+    if other:
+        named = ", ".join(each.removesuffix(" was added") for each in other[:5])
+        why = f"{record.place}: {len(other)} other files are not as they were written: {named}"
+    return _told(found, known, differing, why)
+
+
+def _told(
+    found: TableVerification,
+    known: Sequence[ImportFile],
+    differing: Sequence[Difference],
+    why: str | None,
+) -> TableVerification:
     missing = sum(each.kind == "missing" for each in differing)
     return replace(
         found, status="FAILED" if differing or why else "SUCCESS", actual_rows=len(known) - missing,
         replaced=0, changed=len(differing) - missing, missing=missing, added=0, duplicated=0,
-        exception=why, details=differing[:_MOST_NAMED],
+        exception=why, details=[*differing[:_MOST_NAMED]],
     )  # fmt: skip
 
 
-def _differing(evidence: Evidence, known: Sequence[ImportFile]) -> Iterator[Difference]:
-    """Find the files of a batch that are gone, or are not what was taken in."""
+def _differing(bag: Bag, fixity: Fixity, known: Sequence[ImportFile]) -> Iterator[Difference]:
+    """Find the files in a bag that are gone, or are not what was taken in."""
     for file in known:
-        if evidence.archive is None:
-            path = evidence.folder / "source" / file.file_name
-        else:
-            path = evidence.folder / file.place_in_bag
-        if not path.is_file():
+        stored = _stored(bag, file)
+        if f"{stored} is missing" in fixity.problems:
             yield Difference("missing", None, file.file_name, None, None, None)
-        elif _content_sha256(path, packed=evidence.archive is not None) != file.sha256:
+        elif f"{stored} is changed" in fixity.problems or _unpacked(bag, file) != file.sha256:
             yield Difference("changed", None, file.file_name, None, None, None)
 
 
-def _content_sha256(path: Path, *, packed: bool) -> str | None:
-    """Compute the SHA-256 of what a file holds; None where it cannot be read."""
+def _stored(bag: Bag, file: ImportFile) -> str:
+    return f"{tags.DATA}/{bag.packing.stored(file.place_in_bag)}"
+
+
+def _unpacked(bag: Bag, file: ImportFile) -> str:
     digest = hashlib.sha256()
-    try:
-        with path.open("rb") as reading:
-            pieces = (
-                zstandard.ZstdDecompressor().read_to_iter(reading, _READ_BYTES)
-                if packed
-                else iter(lambda: reading.read(_READ_BYTES), b"")
-            )
-            for piece in pieces:
-                digest.update(piece)
-    except _UNREADABLE:
-        return None
+    bag.read(file.place_in_bag, digest.update)
     return digest.hexdigest()
 
 
-def _broken_seal(archive: ArchiveRecord, known: Sequence[ImportFile]) -> str | None:
-    """Say what of a bag, beside the batch's own files, is not as it was written; None where all is."""
-    bag = Path(archive.bag_path)
-    try:
-        listed = sealed(bag, archive)
-    except (OSError, ValueError, KeyError):
-        return f"{bag}: its manifests are not those that the ledger vouches for"
-    own = {f"data/{file.place_in_bag}" for file in known}
-    there = {
-        path.relative_to(bag).as_posix() for path in (bag / "data").rglob("*") if path.is_file()
-    }
-    wrong = sorted(
-        name
-        for name in ({*listed} | there) - own
-        if name not in listed or name not in there or sha256(bag / name) != listed[name]
-    )
-    if not wrong:
-        return None
-    return f"{bag}: {len(wrong)} other files are not as they were written: {', '.join(wrong[:5])}"
+def _differing_staged(folder: Path, known: Sequence[ImportFile]) -> Iterator[Difference]:
+    """Find the files in staging that are gone, or are not what was taken in."""
+    for file in known:
+        path = folder / file.file_name
+        if not path.is_file():
+            yield Difference("missing", None, file.file_name, None, None, None)
+            continue
+        with path.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != file.sha256:
+            yield Difference("changed", None, file.file_name, None, None, None)

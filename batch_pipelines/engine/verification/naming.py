@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psycopg
+import pyarrow as pa
 from psycopg import sql
 
+from batch_pipelines.engine.archiving.bag import SOURCE
 from batch_pipelines.engine.catalog import STAMP, read_table
 from batch_pipelines.engine.digests.as_sent import ColumnGoneError
 from batch_pipelines.engine.digests.recorded import DIFFERING, compare_rows, differing_rows
@@ -100,34 +102,36 @@ def name_differences(
     Returns:
         What was found.
     """
-    try:
-        evidence, paths = None, tuple[Path, ...]()
-        if recorded:
-            evidence = evidence_of(connection, settings, rows.batch_id)
-            paths = row_digests(connection, evidence, rows.batch_id, rows.full_name)
-        with connection.transaction():
-            comparison = compare_rows(connection, rows, paths)
-    except ColumnGoneError as error:
-        why = f"column {error} of the key is no longer in the table, so rows cannot be named"
-        return Named(None, [], why)
-    except psycopg.DataError:
-        why = "a column's type was changed, and holds values that the earlier one does not have"
-        return Named(None, [], why)
-    except (BatchError, psycopg.Error) as error:
-        if connection.broken:
-            raise
-        return Named(None, [], f"rows cannot be named: {explain(error)}")
-    found = differing_rows(connection, comparison, MOST_NAMED)
-    columns: Mapping[tuple[str, int], list[str]] = {}
-    why_not = None
-    changed = [row for row in found if row.kind == _CHANGED]
-    if changed and rows.columns.names and evidence is not None:
+    with ExitStack() as stack:
         try:
+            evidence, paths = None, tuple[Path, ...]()
+            if recorded:
+                found_at = evidence_of(connection, settings, rows.batch_id)
+                evidence = stack.enter_context(found_at)
+                paths = row_digests(connection, evidence, rows.batch_id, rows.full_name)
             with connection.transaction():
-                columns = _columns(connection, settings, feed, evidence, rows, changed)
-        except (BatchError, psycopg.Error, OSError) as error:
-            why_not = f"which columns differ cannot be told: {explain(error)}"
-    return Named(comparison, [_difference(row, comparison, columns) for row in found], why_not)
+                comparison = compare_rows(connection, rows, paths)
+        except ColumnGoneError as error:
+            why = f"column {error} of the key is no longer in the table, so rows cannot be named"
+            return Named(None, [], why)
+        except (psycopg.DataError, pa.ArrowInvalid):
+            why = "a column's type was changed, and holds values that the earlier one does not have"
+            return Named(None, [], why)
+        except (BatchError, psycopg.Error) as error:
+            if connection.broken:
+                raise
+            return Named(None, [], f"rows cannot be named: {explain(error)}")
+        found = differing_rows(connection, comparison, MOST_NAMED)
+        columns: Mapping[tuple[str, int], list[str]] = {}
+        why_not = None
+        changed = [row for row in found if row.kind == _CHANGED]
+        if changed and rows.columns.names and evidence is not None:
+            try:
+                with connection.transaction():
+                    columns = _columns(connection, settings, feed, evidence, rows, changed)
+            except (BatchError, psycopg.Error, OSError) as error:
+                why_not = f"which columns differ cannot be told: {explain(error)}"
+        return Named(comparison, [_difference(row, comparison, columns) for row in found], why_not)
 
 
 def _difference(
@@ -218,19 +222,13 @@ def _source(
 @contextmanager
 def _unpacked(settings: Settings, evidence: Evidence, own: Sequence[ImportFile]) -> Iterator[Path]:
     """Give the folder of source files; those of a bag are unpacked for as long as they are needed."""
-    packed = evidence.folder / "source"
-    if evidence.archive is None:
-        yield packed
+    if evidence.bag is None:
+        yield evidence.staged / SOURCE
         return
-    settings.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="verify-", dir=settings.home) as temporary:
-        folder = Path(temporary) / "source"
-        folder.mkdir()
         for file in own:
-            path = packed / f"{file.file_name}.zst"
-            if unpack(path, folder / file.file_name) != file.sha256:
-                raise ArchiveError(f"{path} is gone, or does not unpack to what was loaded.")
-        yield folder
+            unpack(evidence.bag, file, Path(temporary))
+        yield Path(temporary)
 
 
 def _as_sent(column: Column, sent: str | None) -> Column:

@@ -70,7 +70,7 @@ def test_rows_arrive_in_ranges_and_each_is_traced(other: Other, query_site: Make
         "SELECT DISTINCT entity_type, status FROM batch_audit.crc32_audit ORDER BY 1, 2"
     )
     assert statuses == [("file", "recorded"), ("file", "valid")]
-    bag = site.settings.archive / "orders" / "all" / batch.batch_id / "data" / "source"
+    bag = site.settings.home / "archive" / "orders" / "all" / batch.batch_id / "data" / "source"
     assert min(path.name for path in bag.iterdir()) == "query.json.zst"
 
 

@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from batch_pipelines.engine.archive import archive
 from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.feed_parts.table import Table
-from batch_pipelines.engine.ledger import proofs, verifications
+from batch_pipelines.engine.ledger import archives, proofs, verifications
 from batch_pipelines.engine.ledger.batches import STAGES
 from batch_pipelines.engine.postgres.database import Database
 from batch_pipelines.engine.validate import validate
@@ -273,9 +273,9 @@ def test_each_table_of_a_batch_is_verified_by_itself(site18: MakeSite) -> None:
 def test_evidence_that_was_tampered_with_is_not_believed(site18: MakeSite, damage: str) -> None:
     here = site18(DDL)
     batch = here.load({"f.csv": FILE})
-    archived = proofs.archive(here.connection, batch.batch_id)
+    archived = archives.bag(here.connection, batch.batch_id)
     assert archived is not None
-    bag = Path(archived.bag_path)
+    bag = Path(archived.place)
     kept = bag / "data" / "row_digests" / "public.t.parquet"
     content = kept.read_bytes()
     match damage:
@@ -296,16 +296,17 @@ def test_evidence_that_was_tampered_with_is_not_believed(site18: MakeSite, damag
     found = verify_table(here, batch)
     assert (found.status, found.changed, found.details) == ("FAILED", None, [])
     assert found.exception is not None
-    assert "row digests of public.t are gone or are not those of the ledger" in found.exception
+    assert found.exception.startswith(f"rows cannot be named: {bag}")
+    assert "Restore it from a backup" in found.exception
 
 
 def test_where_the_source_cannot_be_read_rows_are_named_without_columns(site18: MakeSite) -> None:
     here = site18(DDL)
     batch = here.load({"f.csv": FILE})
     here.sql("UPDATE t SET a = 1000 WHERE id = 1")
-    archived = proofs.archive(here.connection, batch.batch_id)
+    archived = archives.bag(here.connection, batch.batch_id)
     assert archived is not None
-    (Path(archived.bag_path) / "data" / "source" / "f.csv.zst").write_bytes(b"other")
+    (Path(archived.place) / "data" / "source" / "f.csv.zst").write_bytes(b"other")
     found = verify_table(here, batch)
     assert named(found.details, "changed") == {"1": None}
     assert found.exception is not None
