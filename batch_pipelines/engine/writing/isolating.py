@@ -183,6 +183,10 @@ class Isolation:
 
 
 def _judged_by(table: TableInfo) -> frozenset[str]:
-    """Name the columns of foreign keys and of what must be unique: their defaults may break them."""
-    keys = (*(key.child_columns for key in table.parents), *(k.columns for k in table.unique_keys))
-    return frozenset(itertools.chain.from_iterable(keys))
+    """Name the columns that constraints may look at: their defaults may break them."""
+    told = [expression for _, expression in table.checks]
+    for index in table.unique_indexes:
+        told += [*index.parts, index.predicate or ""]
+    keys = itertools.chain.from_iterable(key.child_columns for key in table.parents)
+    named = (column.name for column in table.columns if any(column.name in text for text in told))
+    return frozenset({*keys, *named})
