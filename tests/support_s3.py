@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import crc32c
+from botocore.retries import standard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -276,6 +277,11 @@ def forward(port: int, request: Request) -> Answer:
         return Answer(response.status, headers, body)
     finally:
         connection.close()
+
+
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients try again at once."""
+    monkeypatch.setattr(standard.ExponentialBackoff, "delay_amount", lambda *_: 0)
 
 
 def failing_every(number: int) -> Callable[[Request, Answer], Answer]:

@@ -18,7 +18,7 @@ from batch_pipelines.engine.ledger import archives, batches
 from batch_pipelines.engine.ledger.batches import STAGES
 from tests.engine.verification.support_verify import verify_table
 from tests.support_engine import feed_of
-from tests.support_s3 import Answer, Request, failing_every, refusal
+from tests.support_s3 import Answer, Request, failing_every, no_pauses, refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,8 +111,9 @@ def test_rows_are_proven_and_records_replayed_from_a_bucket(site: Site, store: S
 
 
 def test_a_store_that_fails_every_third_request_gets_its_bag(
-    site: Site, store: Store, tmp_path: Path
+    site: Site, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    no_pauses(monkeypatch)
     batch = validated(site)
     store.meddle = failing_every(3)
     site.run(stages=["archive"])

@@ -19,7 +19,7 @@ from batch_pipelines.engine.archiving.verify import ArchiveVerifier, require_val
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.ledger import archives, batches
 from tests.support_engine import feed_of
-from tests.support_s3 import failing_every, refusal
+from tests.support_s3 import failing_every, no_pauses, refusal
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.archiving.verify import Finding
@@ -221,8 +221,11 @@ def test_a_sample_takes_turns(site: Site) -> None:
     assert turns == [["a"], ["b"], ["c"], ["a"]]
 
 
-def test_an_archive_that_cannot_be_listed_is_no_missing_bag(site18: MakeSite, store: Store) -> None:
+def test_an_archive_that_cannot_be_listed_is_no_missing_bag(
+    site18: MakeSite, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given a store that is down, bags are unverified; one that fails now and then is verified."""
+    no_pauses(monkeypatch)
     site = site18(DDL)
     address = f"s3://{store.bucket}/bags"
     site.feed = feed_of({"public.t": "*"}, archive={"to": address})
