@@ -63,7 +63,7 @@ def test_a_feed_has_a_sensor_that_runs_unasked(defs: dg.Definitions) -> None:
 
 def test_each_check_of_validation_is_known_before_any_run(defs: dg.Definitions) -> None:
     checks = defs.resolve_asset_graph().get_check_keys_for_assets({stage_key("validate")})
-    kinds = ("record_count", "schema", "key_uniqueness", "aggregates")
+    kinds = ("record_count", "schema", "key_uniqueness", "aggregates", "coverage")
     assert {key.name for key in checks} == {f"public_orders__{kind}" for kind in kinds}
 
 
