@@ -107,7 +107,10 @@ class Packing:
             reading: Any = stack.enter_context(origin.open("rb"))
             writing = stack.enter_context(target.open("wb"))
             if self._is_compressed(name):
-                compressor = zstandard.ZstdCompressor(level=self.level, write_checksum=True)
+                # Nothing else is at work then: all cores.
+                compressor = zstandard.ZstdCompressor(
+                    level=self.level, write_checksum=True, threads=-1
+                )
                 size = origin.stat().st_size
                 reading = stack.enter_context(compressor.stream_reader(reading, size=size))
             if self._is_encrypted(name):
