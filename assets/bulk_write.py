@@ -6,7 +6,7 @@ import dagster as dg
 import pydantic
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from assets.common import Cell, batch_metadata, reject_reasons, stage_asset, table
+from assets.common import Cell, batch_metadata, critical_rows, reject_reasons, stage_asset, table
 from batch_pipelines.engine.bulk_write import BulkWriteResult, bulk_write
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.fidelity import not_exact
@@ -108,6 +108,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
                 ),
                 "balance": table(balance),
                 **_rejected(result),
+                **critical_rows(result.batch, result.critical),
                 "row_digests": table(digests),
                 **_fidelity(result),
                 **_signatures(result),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.critical import CriticalCount
     from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.ledger.verifications import Difference
 
@@ -126,6 +127,32 @@ def reject_reasons(rejects: Iterable[RejectCount]) -> dg.MetadataValue:
         }
         for each in itertools.islice(rejects, _REASONS)
     )
+
+
+def critical_rows(batch: Batch, counts: Iterable[CriticalCount]) -> dict[str, RawMetadataValue]:
+    """Show how many rows were told of at once, where the feed says which are critical.
+
+    Args:
+        batch: The batch.
+        counts: How many by condition.
+
+    Returns:
+        Metadata; none where the feed has no condition, or nothing is visible yet.
+    """
+    if batch.critical_records is None:
+        return {}
+    rows = table(
+        {
+            "table": each.target_table,
+            "condition": each.condition,
+            "records": each.records,
+            "told before": each.told_before,
+            "raised after (s)": each.raised_after,
+            "sent after (s)": each.sent_after,
+        }
+        for each in counts
+    )
+    return {"critical_records": batch.critical_records, "critical": rows}
 
 
 def differing_rows(details: Iterable[Difference]) -> dg.MetadataValue:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from assets.common import Cell, batch_metadata, differing_rows, stage_asset, table
+from assets.common import Cell, batch_metadata, critical_rows, differing_rows, stage_asset, table
 from assets.plot import RECENT, throughput
 from batch_pipelines.engine.feeds import NO_TABLE, Feed
 from batch_pipelines.engine.ledger.proofs import Check, TableValidation
@@ -94,7 +94,11 @@ def _published(feed: Feed, result: ValidateResult) -> dict[str, RawMetadataValue
     if feed.publish == "direct" or rows is None:
         return {}
     names = ", ".join(each.table for each in feed.tables)
-    return {"dagster/partition_row_count": rows, "dagster/table_name": names}
+    return {
+        "dagster/partition_row_count": rows,
+        "dagster/table_name": names,
+        **critical_rows(result.batch, result.critical),
+    }
 
 
 def _targets(feed: Feed) -> dict[str, dict[str, str]]:

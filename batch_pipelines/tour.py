@@ -85,6 +85,7 @@ def _sum_up(database: Database) -> bool:
     say(
         "  batch-pipelines import operations        JSON lines for three tables, with columns that vary"
     )
+    say("  batch-pipelines import lab_results       values that people are told of at once")
     say("  make dev                                 opens Dagster's UI")
     return written == _RECORDS
 

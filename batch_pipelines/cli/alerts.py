@@ -129,6 +129,12 @@ def _told(found: Recorded) -> str | None:
 
 
 def _state(found: Recorded) -> str:
+    """Say who has seen an alert, and what became of its batch."""
+    gone = f"; its batch was {found.batch_gone}" if found.batch_gone else ""
+    return _seen(found) + gone
+
+
+def _seen(found: Recorded) -> str:
     if found.acknowledged_at is not None:
         note = f": {found.acknowledgement_note}" if found.acknowledgement_note else ""
         return f"acknowledged by {found.acknowledged_by}{note}"

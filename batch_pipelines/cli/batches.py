@@ -22,6 +22,7 @@ from batch_pipelines.cli.show import (
 from batch_pipelines.engine.ledger import (
     archives,
     columns,
+    critical,
     files,
     proofs,
     rollbacks,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.critical import CriticalCount
     from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.ledger.verifications import TableVerification
     from batch_pipelines.engine.postgres.database import Connection
@@ -110,6 +112,7 @@ def show(
         validations = proofs.validations(connection, found.batch_id)
         verified = verifications.newest(connection, found.batch_id)
         fidelity = columns.of_batch(connection, found.batch_id)
+        told = critical.of_batch(connection, found.batch_id)
         archive = archives.bag(connection, found.batch_id)
         taken_back = rollbacks.of_batch(connection, found.batch_id)
         waiting = staged_tables.of_batch(connection, found.batch_id)
@@ -118,7 +121,7 @@ def show(
             "batch": found, "runs": runs, "stages": stages, "files": staged,
             "checksums": checksums, "tables": tables, "signatures": signatures,
             "signature_events": events, "rejects": reasons,
-            "columns": fidelity, "validations": validations, "verifications": verified,
+            "columns": fidelity, "critical": told, "validations": validations, "verifications": verified,
             "archive": archive, "last_attempt": last, "rollback": taken_back,
             "waiting": waiting,
             "next": next_command(found, archived=archive is not None),
@@ -153,6 +156,7 @@ def show(
             f"{each.digest.rows:,} rows for {each.target_table} wait in {SCHEMA}.{each.name}, "
             "not visible before validation has passed"
         )
+    _print_critical(told)
     _print_signatures(signatures, len(tables))
     _print_events(events)
     print_reasons(reasons)
@@ -271,6 +275,17 @@ def _print_signatures(signatures: Sequence[proofs.Signature], tables: int) -> No
 def _print_events(events: Sequence[feed_signatures.SignatureEvent]) -> None:
     for event in events:
         print_changes(str(event), event.changes)
+
+
+def _print_critical(found: Sequence[CriticalCount]) -> None:
+    """Print how many rows people were told of at once, and how soon."""
+    if found:
+        print_table(
+            "Critical rows, and seconds from receipt until the last was raised, and sent",
+            ["table", "condition", "records", "told before", "raised", "sent"],
+            [[c.target_table, c.condition, c.records, c.told_before, c.raised_after, c.sent_after]
+             for c in found],
+        )  # fmt: skip
 
 
 def _print_validations(

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.alerts.at_once import tell_at_once
 from batch_pipelines.engine.archiving.kept_feed import keep_feed
 from batch_pipelines.engine.archiving.keys import require_keys
 from batch_pipelines.engine.bad_files import require_enough
@@ -19,6 +20,7 @@ from batch_pipelines.engine.fidelity import fidelity_of_source, told_of
 from batch_pipelines.engine.ledger import (
     batches,
     columns,
+    critical,
     files,
     proofs,
     rejects,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.catalog import Column
     from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.critical import CriticalCount
     from batch_pipelines.engine.ledger.proofs import Signature, TableBalance
     from batch_pipelines.engine.ledger.signatures import SignatureEvent
     from batch_pipelines.engine.ledger.staged_tables import StagedTable
@@ -59,6 +62,7 @@ class BulkWriteResult:
         events: What its delivery was, for each table, against the version of the signature in force.
         waiting: Where its rows wait, if they do until they are validated.
         fidelity: How true the columns of each table keep what was sent, by its name.
+        critical: How many of its rows are such that people were told of them at once.
     """
 
     batch: Batch
@@ -72,6 +76,7 @@ class BulkWriteResult:
     events: tuple[SignatureEvent, ...] = ()
     waiting: tuple[StagedTable, ...] = ()
     fidelity: Mapping[str, tuple[ColumnFidelity, ...]] = field(default_factory=dict)
+    critical: tuple[CriticalCount, ...] = ()
 
 
 def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> BulkWriteResult:
@@ -111,6 +116,8 @@ def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> B
                 superseded = _load(connection, work, batch)
     # A duplicate has no rows of its own; what is known of it is known of its original.
     origin = batch.duplicate_of or batch.batch_id
+    # Also where there was nothing to do: the run that published it may have died before it had told.
+    tell_at_once(work, origin)
     return BulkWriteResult(
         batches.by_id(connection, batch.batch_id),
         to_do,
@@ -123,6 +130,7 @@ def bulk_write(connection: Connection, work: Work, *, replay: bool = False) -> B
         tuple(signatures.events(connection, origin)),
         tuple(staged_tables.of_batch(connection, origin)),
         columns.of_batch(connection, origin),
+        tuple(critical.of_batch(connection, origin)),
     )
 
 

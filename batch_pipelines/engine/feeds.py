@@ -23,6 +23,7 @@ from batch_pipelines.engine.feed_parts.partitions import Partitions  # noqa: TC0
 from batch_pipelines.engine.feed_parts.rerun import Rerun
 from batch_pipelines.engine.feed_parts.source import PLACEHOLDER, Source
 from batch_pipelines.engine.feed_parts.table import Table  # noqa: TC001  # pydantic reads it
+from batch_pipelines.engine.feed_parts.telling import Critical
 from batch_pipelines.engine.feed_parts.tolerance import Limits, Rollback, Thresholds
 from batch_pipelines.engine.formats import DEFAULT, Format
 from batch_pipelines.engine.queueing import Priority  # noqa: TC001  # pydantic reads it
@@ -92,6 +93,7 @@ class Feed(Part):
         owners: Who answers for the feed: e-mail addresses or `team:NAME`.
         rollback: How its batches are taken back.
         monitor: How its batches are watched, and what is done when too much goes wrong.
+        critical: Who is told of critical rows, those that fulfil a `critical_when` of their table.
         rerun: How its failed partitions are run again by themselves.
         archive: How they are archived, and where.
     """
@@ -158,6 +160,9 @@ class Feed(Part):
     )
     monitor: Monitor = pydantic.Field(
         default=Monitor(), description="how its batches are watched, and what a breach does"
+    )
+    critical: Critical = pydantic.Field(
+        default=Critical(), description="who is told at once of rows that are critical"
     )
     rerun: Rerun = pydantic.Field(
         default=Rerun(), description="how its failed partitions are run again"
@@ -293,6 +298,20 @@ class Feed(Part):
             )
             raise ValueError(message)
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _tells_of_what_is_critical(self) -> Feed:
+        if self.critical != Critical() and not self.has_critical:
+            message = (
+                "`critical` needs a `critical_when` in one of `tables`, that says which rows are"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def has_critical(self) -> bool:
+        """Whether it says of some table which rows are critical."""
+        return any(table.critical_when for table in self.tables)
 
     @property
     def windows(self) -> Windows | None:

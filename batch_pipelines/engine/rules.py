@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 import pydantic
 
@@ -29,8 +29,6 @@ Value: TypeAlias = Annotated[
 ]
 """A value as YAML has it; what it means, the type of its column says."""
 Names: TypeAlias = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
-
-_KINDS = ("range", "in", "matches", "expression", "unique", "references")
 
 
 class _Part(pydantic.BaseModel):
@@ -91,16 +89,21 @@ class References(_Part):
         return self
 
 
-class Rule(_Part):
-    """What every row of a table must fulfil to be loaded; as with CHECK, the unknown (null) passes.
+class Condition(_Part):
+    """What may be asked of one row, under a name; its answer is true, false or unknown (null).
 
     Attributes:
-        name: What a reject has as its constraint.
-        range, among, matches, expression, unique, references: One of these.
+        name: What it is called where it is told of.
+        range, among, matches, expression: One of these.
     """
 
+    kinds: ClassVar[dict[str, str]] = {
+        "range": "range", "in": "among", "matches": "matches", "expression": "expression",
+    }  # fmt: skip
+    """Attribute of each kind, by its word in the feed."""
+
     name: Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = (
-        pydantic.Field(description="stands as the constraint of what is set aside")
+        pydantic.Field(description="what it is called where it is told of")
     )
     range: Range | None = pydantic.Field(
         default=None, description="least and greatest value of a column"
@@ -114,6 +117,37 @@ class Rule(_Part):
     expression: str | None = pydantic.Field(
         default=None, description="SQL over the row's columns that is true, false or null"
     )
+
+    @pydantic.model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if len(self._said) != 1:
+            found = " and ".join(f"`{kind}`" for kind in self._said) or "none"
+            message = f"it has exactly one of {', '.join(self.kinds)}; found {found}"
+            raise ValueError(message)
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of them it is, in the words of the feed."""
+        return self._said[0]
+
+    @property
+    def _said(self) -> list[str]:
+        return [word for word, name in self.kinds.items() if getattr(self, name) is not None]
+
+
+class Rule(Condition):
+    """What every row of a table must fulfil to be loaded; as with CHECK, the unknown (null) passes.
+
+    Attributes:
+        name: What a reject has as its constraint.
+        unique, references: One of these, or of those of any condition.
+    """
+
+    kinds: ClassVar[dict[str, str]] = {
+        **Condition.kinds, "unique": "unique", "references": "references",
+    }  # fmt: skip
+
     unique: Names | None = pydantic.Field(
         default=None, description="columns that no two rows have the same values in"
     )
@@ -121,26 +155,14 @@ class Rule(_Part):
         default=None, description="columns whose values stand in another table"
     )
 
-    @pydantic.model_validator(mode="after")
-    def _is_one_of_them(self) -> Self:
-        if len(self._said) != 1:
-            found = " and ".join(f"`{kind}`" for kind in self._said) or "none"
-            message = f"a rule has exactly one of {', '.join(_KINDS)}; found {found}"
-            raise ValueError(message)
-        return self
 
-    @property
-    def kind(self) -> Literal["range", "in", "matches", "expression", "unique", "references"]:
-        """Which of them it is, in the words of the feed."""
-        return self._said[0]
+def require_own_names(conditions: tuple[Condition, ...]) -> None:
+    """Refuse conditions of a table of which two have the same name.
 
-    @property
-    def _said(
-        self,
-    ) -> list[Literal["range", "in", "matches", "expression", "unique", "references"]]:
-        kinds = (
-            ("range", self.range), ("in", self.among), ("matches", self.matches),
-            ("expression", self.expression), ("unique", self.unique),
-            ("references", self.references),
-        )  # fmt: skip
-        return [kind for kind, said in kinds if said is not None]  # type: ignore[misc]
+    Raises:
+        ValueError: They have.
+    """
+    names = [each.name for each in conditions]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        message = f"the name {twice} stands twice; each of a table needs its own"
+        raise ValueError(message)

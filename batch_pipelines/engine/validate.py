@@ -16,11 +16,19 @@ from typing import TYPE_CHECKING
 import crc32c
 import psycopg
 
+from batch_pipelines.engine.alerts.at_once import tell_at_once
 from batch_pipelines.engine.catalog import read_tables, stamped_by
 from batch_pipelines.engine.errors import StageOrderError, ValidationError
 from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.fidelity import UNPROVEN, fidelity_of_source
-from batch_pipelines.engine.ledger import batches, files, proofs, rejects, staged_tables
+from batch_pipelines.engine.ledger import (
+    batches,
+    critical,
+    files,
+    proofs,
+    rejects,
+    staged_tables,
+)
 from batch_pipelines.engine.ledger.proofs import Check, RowReport, TableValidation
 from batch_pipelines.engine.rollback.unvalidated import taken_back
 from batch_pipelines.engine.table_checks import check_table
@@ -41,6 +49,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.critical import CriticalCount
     from batch_pipelines.engine.ledger.files import ImportFile
     from batch_pipelines.engine.ledger.staged_tables import StagedTable
     from batch_pipelines.engine.postgres.database import Connection
@@ -58,6 +67,7 @@ class ValidateResult:
         tables: The findings for each table.
         seconds: Time it took.
         problem: What is wrong and what became of it; None where all is well.
+        critical: How many of its rows are such that people were told of them at once.
     """
 
     batch: Batch
@@ -65,6 +75,7 @@ class ValidateResult:
     tables: tuple[TableValidation, ...]
     seconds: float
     problem: str | None = None
+    critical: tuple[CriticalCount, ...] = ()
 
 
 def validate(connection: Connection, work: Work) -> ValidateResult:
@@ -97,13 +108,17 @@ def validate(connection: Connection, work: Work) -> ValidateResult:
                 raise StageOrderError(message)
             else:
                 problem = _validate(connection, work, batch)
+    origin = batch.duplicate_of or batch.batch_id
+    # Rows that have waited are published here.
+    tell_at_once(work, origin)
     return ValidateResult(
         batches.by_id(connection, batch.batch_id),
         to_do,
         # A duplicate has no rows of its own; what is known of it is known of its original.
-        tuple(proofs.validations(connection, batch.duplicate_of or batch.batch_id)),
+        tuple(proofs.validations(connection, origin)),
         time.perf_counter() - began,
         problem,
+        tuple(critical.of_batch(connection, origin)),
     )
 
 

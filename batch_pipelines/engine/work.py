@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -21,7 +22,7 @@ from batch_pipelines.engine.errors import (
 from batch_pipelines.engine.ledger import batches
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from batch_pipelines.engine.causes import Cause
@@ -62,6 +63,11 @@ def no_notice(text: str, /) -> None:
     """Tell nobody."""
 
 
+def utc_now() -> dt.datetime:
+    """Give the time."""
+    return dt.datetime.now(dt.UTC)
+
+
 def no_progress(stage: Stage, done: int, total: int) -> None:
     """Tell nobody."""
 
@@ -80,6 +86,7 @@ class Work:
         correlation_id: Ties the batch to what asked for it.
         progress: Is told how far a stage has come.
         notice: Is told what people should know before a stage goes on.
+        clock: Gives the time, with time zone.
     """
 
     database: Database
@@ -91,6 +98,7 @@ class Work:
     correlation_id: str
     progress: Progress = no_progress
     notice: Notice = no_notice
+    clock: Callable[[], dt.datetime] = utc_now
 
     @property
     def run_id(self) -> str:

@@ -76,7 +76,7 @@ def test_a_resource_can_be_replaced(tmp_path: Path) -> None:
 def test_the_feeds_that_ship_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_PIPELINES_FEEDS", str(PROJECT / "feeds"))
     defs = build_defs()
-    names = ("departures", "flight_reference", "flights", "inventory", "operations")
+    names = ("departures", "flight_reference", "flights", "inventory", "lab_results", "operations")
     expected = {f"{name}{end}" for name in names for end in ("", "_replay")}
     assert {job.name for job in defs.jobs or ()} == {
         *expected,

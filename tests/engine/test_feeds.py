@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +74,14 @@ def test_everything_a_feed_can_say(written: Callable[[str], Path]) -> None:
 
 def test_the_feeds_that_ship_can_be_read() -> None:
     feeds = load_feeds(Path(__file__).parents[2] / "feeds")
-    assert list(feeds) == ["departures", "flight_reference", "flights", "inventory", "operations"]
+    assert list(feeds) == [
+        "departures",
+        "flight_reference",
+        "flights",
+        "inventory",
+        "lab_results",
+        "operations",
+    ]
 
 
 RULED = (
@@ -530,3 +538,37 @@ def test_the_json_schema_tells_an_editor_what_may_stand_in_a_feed() -> None:
             assert said.get("description") or "$ref" in said, name
     assert schema["properties"]["identity"]["enum"] == ["partition", "feed"]
     assert schema["properties"]["tables"]["anyOf"][0]["minItems"] == 1
+
+
+CRITICAL = (
+    SMALLEST
+    + """\
+    critical_when:
+      - {name: late, range: {column: dep_delay, min: 1440}}
+critical: {channels: duty, escalate_after: 15m}
+"""
+)
+
+
+def test_who_is_told_of_what_is_critical(written: Callable[[str], Path]) -> None:
+    feed = load_feed(written(CRITICAL))
+    assert feed.has_critical
+    assert (feed.critical.channels, feed.critical.escalates_after, feed.critical.told_singly) == (
+        ("duty",), dt.timedelta(minutes=15), 20
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("range: {column: dep_delay, min: 1440}", "unique: [dep_delay]", "unique"),
+        ("15m", "soon", "a duration is a number of minutes, hours or days: 15m, 24h, 7d"),
+        ("duty", "duty, told_singly: 0", "greater than or equal to 1"),
+        ("critical_when", "rules", "`critical` needs a `critical_when`"),
+    ],
+)
+def test_what_is_critical_is_checked(
+    written: Callable[[str], Path], old: str, new: str, why: str
+) -> None:
+    with pytest.raises(FeedError, match=why):
+        load_feed(written(CRITICAL.replace(old, new)))

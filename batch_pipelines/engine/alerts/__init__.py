@@ -10,6 +10,7 @@ for a channel, and none fails with one.
 - `outbox`: what waits to be told, in the ledger: claims, attempts, pauses, escalation.
 - `courier`, `sending`: handing a message to a channel, in a process of its own.
 - `send`: sending what waits; read this first.
+- `at_once`: sending what a batch has raised, by its own run.
 """
 
 from __future__ import annotations

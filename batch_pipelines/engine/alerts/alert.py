@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Severity = Literal["info", "warning", "critical"]
+# Rows of these are gone from their tables, or have been delivered anew.
+_GONE = {"ROLLED_BACK": "rolled back", "SUPERSEDED": "superseded by a corrected delivery"}
 Detail = str | int | float | None
 
 
@@ -27,7 +29,8 @@ class Alert:
         feed: The feed; None for what is about the whole.
         batch_id: The batch, if one is meant; the ledger has to know it.
         details: Facts by name, in the order in which they are told: counts, names, places, and under
-            `next` the command to type. Never a value of a row, never a secret.
+            `next` the command to type. Never a secret, never a value of a row but the key of a critical
+            one.
         channels: Names of channels or roles to tell; none stands for the default.
         escalate_after: How long it may stay open; None for ever.
         escalate_to: Names of channels or roles that are told then.
@@ -83,6 +86,7 @@ class Recorded:
         acknowledgement_note: What he had to say.
         resolved_at: When its cause was gone.
         deliveries: Where it was told, or is to be.
+        batch_status: State of its batch now, if it is about one.
     """
 
     alert_id: int
@@ -93,6 +97,12 @@ class Recorded:
     acknowledgement_note: str | None
     resolved_at: dt.datetime | None
     deliveries: tuple[Delivery, ...]
+    batch_status: str | None = None
+
+    @property
+    def batch_gone(self) -> str | None:
+        """What became of its batch, where its rows are not in force any more."""
+        return _GONE.get(self.batch_status or "")
 
     @property
     def is_open(self) -> bool:

@@ -48,7 +48,8 @@ def write_message(recorded: Recorded, *, escalation: bool = False) -> Message:
     following = details.pop("next", None)
     lines = [f"{name}: {_short(value)}" for name, value in details.items()]
     if alert.batch_id is not None:
-        lines.append(f"batch: {alert.batch_id}")
+        gone = f", {recorded.batch_gone}" if recorded.batch_gone else ""
+        lines.append(f"batch: {alert.batch_id}{gone}")
     lines.append(f"raised: {alert.raised_at:%Y-%m-%d %H:%M:%S %Z}")
     if following is not None:
         lines.append(f"next: {following}")

@@ -28,7 +28,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = dt.timedelta(seconds=15), dt.timedelta(minutes=10
 
 _UNROUTED = """
 SELECT alert_id, channels, raised_at < %(stale)s FROM batch_audit.alert
-WHERE routed_at IS NULL ORDER BY raised_at, alert_id LIMIT 1000 FOR UPDATE SKIP LOCKED
+WHERE routed_at IS NULL AND (%(batch_id)s::uuid IS NULL OR batch_id = %(batch_id)s)
+ORDER BY raised_at, alert_id LIMIT 1000 FOR UPDATE SKIP LOCKED
 """
 _ROUTED = "UPDATE batch_audit.alert SET routed_at = %s WHERE alert_id = %s"
 _OVERDUE = """
@@ -36,6 +37,7 @@ SELECT alert_id, CASE WHEN escalate_to = '{}' THEN channels ELSE escalate_to END
 FROM batch_audit.alert
 WHERE escalate_after IS NOT NULL AND escalated_at IS NULL AND acknowledged_at IS NULL
   AND resolved_at IS NULL AND raised_at + escalate_after <= %(now)s
+  AND (%(batch_id)s::uuid IS NULL OR batch_id = %(batch_id)s)
 ORDER BY raised_at, alert_id LIMIT 1000 FOR UPDATE SKIP LOCKED
 """
 _ESCALATED = "UPDATE batch_audit.alert SET escalated_at = %s WHERE alert_id = %s"
@@ -54,6 +56,7 @@ SET attempts = d.attempts + 1, next_attempt_at = %(until)s
 FROM (SELECT w.alert_id, w.channel, w.escalation
       FROM batch_audit.alert_delivery AS w JOIN batch_audit.alert AS a USING (alert_id)
       WHERE w.status = 'WAITING' AND w.next_attempt_at <= %(now)s AND w.channel = %(channel)s
+        AND (%(batch_id)s::uuid IS NULL OR a.batch_id = %(batch_id)s)
       ORDER BY w.attempts, array_position(ARRAY['critical', 'warning', 'info'], a.severity), w.alert_id
       LIMIT 1 FOR UPDATE OF w SKIP LOCKED) AS next
 WHERE (d.alert_id, d.channel, d.escalation) = (next.alert_id, next.channel, next.escalation)
@@ -129,22 +132,26 @@ def pause_after(failures: int) -> dt.timedelta:
     return min(_FIRST_PAUSE * doubled, _LONGEST_PAUSE)
 
 
-def route(connection: Connection, channels: Channels, now: dt.datetime) -> None:
+def route(
+    connection: Connection, channels: Channels, now: dt.datetime, batch_id: str | None = None
+) -> None:
     """Choose the channels of alerts that are new, and of those nobody acknowledged in time.
 
     Args:
         connection: A connection in autocommit mode.
         channels: The channels there are; at least one.
         now: The time.
+        batch_id: Only of this batch.
     """
     with connection.transaction():
-        stale = {"stale": now - STALE, "channels": list(channels.urls)}
+        stale = {"stale": now - STALE, "channels": list(channels.urls), "batch_id": batch_id}
         connection.execute(_GONE, stale)
         for alert_id, names, is_stale in connection.execute(_UNROUTED, stale).fetchall():
             connection.execute(_ROUTED, (now, alert_id))
             if not is_stale:
                 _address(connection, channels, (alert_id, names), now, escalation=False)
-        for alert_id, names in connection.execute(_OVERDUE, {"now": now}).fetchall():
+        overdue = {"now": now, "batch_id": batch_id}
+        for alert_id, names in connection.execute(_OVERDUE, overdue).fetchall():
             connection.execute(_ESCALATED, (now, alert_id))
             _address(connection, channels, (alert_id, names), now, escalation=True)
 
@@ -165,18 +172,21 @@ def _address(
         connection.execute(_ADD_UNKNOWN, (alert_id, name, escalation))
 
 
-def claim(connection: Connection, channel: str, now: dt.datetime) -> Claim | None:
+def claim(
+    connection: Connection, channel: str, now: dt.datetime, batch_id: str | None = None
+) -> Claim | None:
     """Take the next delivery of a channel, for `CLAIM`.
 
     Args:
         connection: A connection in autocommit mode.
         channel: The channel.
         now: The time.
+        batch_id: Only of this batch.
 
     Returns:
         The delivery; None where none is due that nobody else has.
     """
-    wanted = {"channel": channel, "now": now, "until": now + CLAIM}
+    wanted = {"channel": channel, "now": now, "until": now + CLAIM, "batch_id": batch_id}
     with connection.transaction():
         row = connection.execute(_CLAIM, wanted).fetchone()
         if row is None:

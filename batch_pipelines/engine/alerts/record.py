@@ -42,8 +42,10 @@ WHERE alert_id = %s AND acknowledged_at IS NULL
 _LIST = """
 SELECT alert_id, deduplication_key, kind, severity, feed, batch_id::text, subject, details, channels,
        escalate_after, escalate_to, occurred_at, raised_at, escalated_at, acknowledged_at,
-       acknowledged_by, acknowledgement_note, resolved_at
-FROM batch_audit.alert
+       acknowledged_by, acknowledgement_note, resolved_at,
+       (SELECT h.status FROM batch_audit.import_history AS h
+        WHERE h.batch_id = a.batch_id) AS batch_status
+FROM batch_audit.alert AS a
 WHERE (%(alert_id)s::bigint IS NULL OR alert_id = %(alert_id)s)
   AND (%(feed)s::text IS NULL OR feed = %(feed)s)
   AND (NOT %(open)s OR (severity <> 'info' AND acknowledged_at IS NULL AND resolved_at IS NULL))

@@ -47,6 +47,7 @@ def send_waiting(
     *,
     budget: dt.timedelta,
     message_seconds: float = MESSAGE_SECONDS,
+    batch_id: str | None = None,
 ) -> Sent:
     """Send every alert that is due, each channel beside the others.
 
@@ -59,6 +60,7 @@ def send_waiting(
         clock: Gives the time, with time zone.
         budget: After this time nothing more is begun.
         message_seconds: How long one message may take.
+        batch_id: Only what this batch has raised.
 
     Returns:
         What was done.
@@ -66,7 +68,7 @@ def send_waiting(
     if not channels.urls:
         return Sent(0, {}, 0)
     began = clock()
-    outbox.route(connection, channels, began)
+    outbox.route(connection, channels, began, batch_id)
     sent, failed = 0, dict[str, str]()
     # In this order: threads end before the couriers that they talk to.
     with ExitStack() as couriers, ThreadPoolExecutor(len(channels.urls)) as threads:
@@ -77,7 +79,9 @@ def send_waiting(
         running: dict[Future[str | None], Claim] = {}
 
         def begin(channel: str) -> None:
-            if clock() - began < budget and (taken := outbox.claim(connection, channel, clock())):
+            if clock() - began < budget and (
+                taken := outbox.claim(connection, channel, clock(), batch_id)
+            ):
                 message = _message(connection, taken)
                 running[threads.submit(senders[channel].send, message)] = taken
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import pydantic
 
 from batch_pipelines.engine.feed_parts.part import Part
+from batch_pipelines.engine.feed_parts.telling import (
+    SECONDS,
+    Telling,
+    one_or_many,
+    parse_duration,
+)
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 Action = Literal["alert", "pause", "roll_back"]
 MEASURES = (
@@ -22,8 +30,6 @@ MEASURES = (
 )
 
 _WINDOW = re.compile(r"(?P<number>[1-9][0-9]{0,4}) *(?P<unit>batch|batches|m|h|d)")
-_DURATION = re.compile(r"(?P<number>[1-9][0-9]{0,4}) *(?P<unit>m|h|d)")
-_SECONDS = {"m": 60, "h": 3600, "d": 86400}
 _ALL = 100.0
 
 Share = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?%$")]
@@ -109,20 +115,7 @@ def _percent(share: str) -> float:
     return float(share.removesuffix("%"))
 
 
-def parse_duration(text: str) -> dt.timedelta:
-    """Read a duration such as `15m`, `24h` or `7d`.
-
-    Raises:
-        ValueError: It is none.
-    """
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        message = "a duration is a number of minutes, hours or days: 15m, 24h, 7d"
-        raise ValueError(message)
-    return dt.timedelta(seconds=int(found["number"]) * _SECONDS[found["unit"]])
-
-
-class Monitor(Part):
+class Monitor(Telling):
     """How batches are watched.
 
     Attributes:
@@ -136,9 +129,6 @@ class Monitor(Part):
         back: Share of a level below which a value has to fall for the state to come back.
         each_failure: Whether each failed batch is told, as long as there is no breach.
         on_breach: What a breach does beside being told.
-        channels: Names of channels or roles that are told.
-        escalate_after: How long an alert may stay open before others are told.
-        escalate_to: Names of channels or roles that are told then.
     """
 
     over: str = pydantic.Field(
@@ -166,17 +156,8 @@ class Monitor(Part):
         default="80%", description="share of a level below which the state comes back"
     )
     each_failure: bool = pydantic.Field(default=True, description="tell each failed batch")
-    on_breach: tuple[Action, ...] = pydantic.Field(
+    on_breach: Annotated[tuple[Action, ...], one_or_many] = pydantic.Field(
         default=("alert",), description="what a breach does; it is told in any case"
-    )
-    channels: tuple[str, ...] = pydantic.Field(
-        default=(), description="channels or roles that are told; the default without"
-    )
-    escalate_after: str | None = pydantic.Field(
-        default=None, description="how long an alert may stay open: 30m, 2h"
-    )
-    escalate_to: tuple[str, ...] = pydantic.Field(
-        default=(), description="channels or roles that are told then"
     )
 
     @pydantic.field_validator("over")
@@ -187,13 +168,6 @@ class Monitor(Part):
             raise ValueError(message)
         return value
 
-    @pydantic.field_validator("escalate_after")
-    @classmethod
-    def _is_duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_duration(value)
-        return value
-
     @pydantic.field_validator("back")
     @classmethod
     def _comes_back(cls, value: str) -> str:
@@ -202,27 +176,17 @@ class Monitor(Part):
             raise ValueError(message)
         return value
 
-    @pydantic.field_validator("on_breach", "channels", "escalate_to", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
     @property
     def batches(self) -> int | None:
         """How many of the last batches count; None where a time does."""
         found = _WINDOW.fullmatch(self.over)
         assert found is not None  # noqa: S101  # validated
-        return int(found["number"]) if found["unit"] not in _SECONDS else None
+        return int(found["number"]) if found["unit"] not in SECONDS else None
 
     @property
     def time(self) -> dt.timedelta | None:
         """Of which time the batches count; None where a number does."""
         return parse_duration(self.over) if self.batches is None else None
-
-    @property
-    def escalates_after(self) -> dt.timedelta | None:
-        """How long an alert may stay open."""
-        return None if self.escalate_after is None else parse_duration(self.escalate_after)
 
     @property
     def back_factor(self) -> float:

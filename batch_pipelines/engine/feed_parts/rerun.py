@@ -7,8 +7,8 @@ from typing import Annotated, Self
 
 import pydantic
 
-from batch_pipelines.engine.feed_parts.monitor import parse_duration
 from batch_pipelines.engine.feed_parts.part import Part
+from batch_pipelines.engine.feed_parts.telling import parse_duration
 
 _WRITTEN = "15m, 24h or 7d"
 

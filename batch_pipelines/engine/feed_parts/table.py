@@ -9,7 +9,7 @@ import pydantic
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.feed_parts.part import Part
 from batch_pipelines.engine.formats import Name  # noqa: TC001  # pydantic reads it at run time
-from batch_pipelines.engine.rules import Rule  # noqa: TC001 - pydantic reads it at run time
+from batch_pipelines.engine.rules import Condition, Rule, require_own_names
 
 
 class Table(Part):
@@ -31,6 +31,7 @@ class Table(Part):
             threshold), or `fail` the batch.
         contract: What becomes of other columns than before, where the feed's word is not meant.
         rules: What each of its rows must fulfil besides.
+        critical_when: Conditions of which each makes a row critical: people are told of it at once.
         server_changed: Columns in which a trigger stores something else than is sent; no row is held
             against what was sent there.
         owned_children: Tables whose rows belong to the rows of this one that they refer to: where a
@@ -69,6 +70,9 @@ class Table(Part):
     rules: tuple[Rule, ...] = pydantic.Field(
         default=(), description="what each row must fulfil besides the table's constraints"
     )
+    critical_when: tuple[Condition, ...] = pydantic.Field(
+        default=(), description="conditions of which each makes a row critical, to be told at once"
+    )
     server_changed: tuple[Name, ...] = pydantic.Field(
         default=(), description="columns in which a trigger stores something else than is sent"
     )
@@ -78,13 +82,10 @@ class Table(Part):
         default=(), description="tables whose rows go with the rows of this one on a rollback"
     )
 
-    @pydantic.field_validator("rules")
+    @pydantic.field_validator("rules", "critical_when")
     @classmethod
-    def _rules_are_told_apart(cls, value: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        names = [rule.name for rule in value]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            message = f"the name {twice} stands twice; each rule of a table needs its own"
-            raise ValueError(message)
+    def _are_told_apart(cls, value: tuple[Condition, ...]) -> tuple[Condition, ...]:
+        require_own_names(value)
         return value
 
     @pydantic.model_validator(mode="after")
@@ -99,9 +100,10 @@ class Table(Part):
         if self.batch_column and self.write != "none":
             message = "`batch_column` goes with `write: none` alone"
             raise ValueError(message)
-        if self.write == "none" and (self.rules or self.owned_children):
+        if self.write == "none" and (self.rules or self.critical_when or self.owned_children):
             message = (
-                "`rules` and `owned_children` are for rows that are written, not for `write: none`"
+                "`rules`, `critical_when` and `owned_children` are for rows that are written, not for "
+                "`write: none`"
             )
             raise ValueError(message)
         return self

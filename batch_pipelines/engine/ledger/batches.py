@@ -50,6 +50,7 @@ class Batch:
     written_records: int | None
     rejected_records: int | None
     skipped_records: int | None
+    critical_records: int | None
     started_at: dt.datetime
     published_at: dt.datetime | None
     completed_at: dt.datetime | None
@@ -84,7 +85,8 @@ _BATCH = """
 SELECT batch_id::text, job_id, adopted_from,
        feed, feed_version, partition_key, status, attempt, identity,
        duplicate_of::text, fingerprint, requested_by, correlation_id, source_records,
-       written_records, rejected_records, skipped_records, started_at, published_at, completed_at,
+       written_records, rejected_records, skipped_records, critical_records, started_at,
+       published_at, completed_at,
        superseded_by::text, error_details, failure_cause, rolled_back_at, rolled_back_by,
        rollback_reason, rollback_possible_until
 FROM batch_audit.import_history
@@ -281,7 +283,8 @@ def imagined(feed: Feed, key: str, run_id: str) -> Batch:
         feed=feed.feed, feed_version=feed.version, partition_key=key,
         status="IN_PROGRESS", attempt=0, identity=None, duplicate_of=None, fingerprint=None,
         requested_by="", correlation_id=run_id, source_records=None, written_records=None,
-        rejected_records=None, skipped_records=None, started_at=dt.datetime.now(dt.UTC),
+        rejected_records=None, skipped_records=None, critical_records=None,
+        started_at=dt.datetime.now(dt.UTC),
         published_at=None, completed_at=None, superseded_by=None, error_details=None, failure_cause=None,
         rolled_back_at=None, rolled_back_by=None, rollback_reason=None, rollback_possible_until=None,
     )  # fmt: skip

@@ -30,6 +30,7 @@ from batch_pipelines.engine.writing.blaming import (
     differing_from_staged,
 )
 from batch_pipelines.engine.writing.copying import copy_stamped, statements_for
+from batch_pipelines.engine.writing.critical import note_told, raise_critical
 from batch_pipelines.engine.writing.inserting import Policy, signature
 from batch_pipelines.engine.writing.keeping import keep_superseded, record_whole
 from batch_pipelines.engine.writing.proof import Proof
@@ -232,6 +233,7 @@ def publish_directly(
     with settled(connection, publication.work.database, commit=publication.is_real):
         began = _lock(connection, publication)
         keep_superseded(connection, publication)
+        note_told(connection, publication)
         written = [write(source) for source in publication.sources]
         return _finish(connection, publication, rejects, written, {}, began)
 
@@ -260,6 +262,7 @@ def publish_staged(
     with settled(connection, publication.work.database, commit=publication.is_real):
         began = _lock(connection, publication)
         keep_superseded(connection, publication)
+        note_told(connection, publication)
         replaced = publication.replaced(connection)
         before = _before(connection, publication)
         written = [
@@ -466,6 +469,7 @@ def _record(
         sizes = {f.file_name: f.size for source in publication.sources for f in source.files}
         size = sum(sizes.values())
         batches.record_volume(connection, batch.batch_id, source_bytes=size, since=began.wal)
+    raise_critical(connection, publication, [each.proof for each in written])
 
 
 def _name_targets_in_checks(connection: Connection, batch: Batch) -> None:

@@ -18,6 +18,7 @@ from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP, ForeignKey, UniqueKey
 from batch_pipelines.engine.errors import BrokenRulesError, FeedError
+from batch_pipelines.engine.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.catalog import TableInfo
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.postgres.database import Connection
-    from batch_pipelines.engine.rules import References, Rule
+    from batch_pipelines.engine.rules import Condition, References
 
 _BOOLEAN = 16  # the OID of type boolean
 _TEXTS = frozenset({"text", "character varying", "character", "bpchar", "name"})
@@ -74,6 +75,21 @@ _NO_LOOPS, _LOOPS = "SET LOCAL enable_nestloop = off", "RESET enable_nestloop"
 
 
 @dataclass(frozen=True)
+class Question:
+    """A condition of a feed, as PostgreSQL has read it.
+
+    Attributes:
+        name: Its name.
+        expression: SQL over the bare names of columns.
+        columns: The columns it looks at.
+    """
+
+    name: str
+    expression: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Rules:
     """The rules of a feed for one table, as PostgreSQL has read them.
 
@@ -82,12 +98,14 @@ class Rules:
         unique: Those that demand unique values.
         references: Those that demand a row elsewhere.
         columns: The table's columns that they look at, and that those of other tables refer to.
+        critical: What makes a stored row critical; no rule that it has to fulfil.
     """
 
     checks: tuple[tuple[str, str], ...] = ()
     unique: tuple[UniqueKey, ...] = ()
     references: tuple[ForeignKey, ...] = ()
     columns: frozenset[str] = frozenset()
+    critical: tuple[Question, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -128,13 +146,17 @@ def read_rules(
     for info in tables:
         index, table = next((n, t) for n, t in enumerate(feed.tables) if t.table == info.full_name)
         found[info.full_name] = Rules()
-        for number, rule in enumerate(table.rules):
+        asked: list[tuple[str, int, Condition]] = []
+        asked += [("rules", n, rule) for n, rule in enumerate(table.rules)]
+        asked += [("critical_when", n, each) for n, each in enumerate(table.critical_when)]
+        for key, number, each in asked:
             try:
-                own = _read(connection, info, rule)
+                own = _read(connection, info, each)
             except _WrongRuleError as why:
-                place = place_of(("tables", index, "rules", number, rule.kind))
+                place = place_of(("tables", index, key, number, each.kind))
                 where = f"Feed {feed.feed}" if place is None else place
-                problems.append(f"{where}: rule {rule.name} of {info.full_name} {why}")
+                what = "rule" if key == "rules" else "condition"
+                problems.append(f"{where}: {what} {each.name} of {info.full_name} {why}")
             else:
                 found[info.full_name] = _joined(found[info.full_name], own)
     if problems:
@@ -148,6 +170,7 @@ def _joined(one: Rules, other: Rules) -> Rules:
         one.unique + other.unique,
         one.references + other.references,
         one.columns | other.columns,
+        one.critical + other.critical,
     )
 
 
@@ -162,7 +185,9 @@ def _with_targets(rules: Mapping[str, Rules]) -> dict[str, Rules]:
     return found
 
 
-def _read(connection: Connection, table: TableInfo, rule: Rule) -> Rules:
+def _read(connection: Connection, table: TableInfo, rule: Condition) -> Rules:
+    if not isinstance(rule, Rule):
+        return Rules(critical=(_question(connection, table, rule),))
     taken = [*(name for name, _ in table.checks), *(index.name for index in table.unique_indexes)]
     taken += [key.name for key in table.parents]
     if rule.name in taken:
@@ -172,13 +197,14 @@ def _read(connection: Connection, table: TableInfo, rule: Rule) -> Rules:
         return _unique(connection, table, rule, rule.unique)
     if rule.references is not None:
         return _references(connection, table, rule, rule.references)
-    return _check(connection, table, rule)
+    check = _question(connection, table, rule)
+    return Rules(checks=((check.name, check.expression),), columns=frozenset(check.columns))
 
 
-# Rules of one row
+# Conditions of one row
 
 
-def _check(connection: Connection, table: TableInfo, rule: Rule) -> Rules:
+def _question(connection: Connection, table: TableInfo, rule: Condition) -> Question:
     expression = _expression(table, rule)
     if rule.matches is not None:
         try:
@@ -202,10 +228,10 @@ def _check(connection: Connection, table: TableInfo, rule: Rule) -> Rules:
         )
         raise _WrongRuleError(message)
     _require_columns(table, columns)
-    return Rules(checks=((rule.name, rendered),), columns=frozenset(columns))
+    return Question(rule.name, rendered, tuple(columns))
 
 
-def _expression(table: TableInfo, rule: Rule) -> sql.Composable:
+def _expression(table: TableInfo, rule: Condition) -> sql.Composable:
     if rule.range is not None:
         column, ends = rule.range.column, [(">=", rule.range.min), ("<=", rule.range.max)]
         return sql.SQL(" AND ").join(
@@ -243,7 +269,7 @@ def _literal(table: TableInfo, column: str, value: object) -> sql.Composed:
 
 
 def _require_one_truth(
-    connection: Connection, table: TableInfo, rule: Rule, expression: sql.Composable
+    connection: Connection, table: TableInfo, rule: Condition, expression: sql.Composable
 ) -> None:
     """Refuse what is not one expression whose value is true, false or null.
 
@@ -263,7 +289,7 @@ def _require_one_truth(
         raise _WrongRuleError(message)
 
 
-def _refused(rule: Rule, error: psycopg.Error, before: int | None = None) -> _WrongRuleError:
+def _refused(rule: Condition, error: psycopg.Error, before: int | None = None) -> _WrongRuleError:
     near = ""
     if before is not None and rule.expression and error.diag.statement_position:
         at = int(error.diag.statement_position) - 1 - before
