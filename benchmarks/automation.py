@@ -57,7 +57,14 @@ _ADDED_AT_ONCE = 25_000  # Dagster adds no more partitions at once
 _PATIENCE_SECONDS = 1800
 _DEFINITIONS = str(Path(__file__).with_name("automation_defs.py"))
 _EMPTY = "empty sensor"
-_FEEDS = ("known", "fresh", "waiting", "batches")
+_FOLDERS, _FILES = "landing/folders/{batch}/*.csv", "landing/files/t_{batch}.csv"
+_FEEDS = {
+    "known": _FOLDERS,
+    "fresh": _FOLDERS,
+    "waiting": _FOLDERS,
+    "flat": _FILES,
+    "batches": "landing/batches/{batch}/*.csv",
+}
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS public.{name} (
@@ -100,21 +107,22 @@ def main() -> None:
             ticks = _measure_ticks(project, instance, options.partitions, options.runs)
         if options.batches:
             rates = _measure_rates(project, instance, options.batches, options.rounds)
-    if options.json:
-        common.print_json({"ticks": {n: vars(t) for n, t in ticks.items()}, "rates": rates})
-    else:
-        _print(ticks, rates)
+        # Not afterwards: two hundred thousand files take their time to remove.
+        if options.json:
+            common.print_json({"ticks": {n: vars(t) for n, t in ticks.items()}, "rates": rates})
+        else:
+            _print(ticks, rates)
+        sys.stdout.flush()
 
 
 @contextmanager
 def _opened(project: Project) -> Iterator[dg.DagsterInstance]:
     """Open the project's instance; what we start inherits our environment."""
-    for name, path in (("flat", "landing/flat/t_{batch}.csv"), *[(n, "") for n in _FEEDS]):
+    for name, path in _FEEDS.items():
         project.add_feed(name, f"public.{name}", _TABLE.format(name=name))
-        if path:
-            file = project.settings.feeds / f"{name}.yaml"
-            text = file.read_text(encoding="utf-8")
-            file.write_text(text.replace(f"landing/{name}/{{batch}}/*.csv", path), "utf-8")
+        file = project.settings.feeds / f"{name}.yaml"
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace(f"landing/{name}/{{batch}}/*.csv", path), encoding="utf-8")
     os.environ.update(project.environment)
     os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
     os.environ[RUNS_VARIABLE] = str(project.folder / "empty-runs")
@@ -125,12 +133,13 @@ def _opened(project: Project) -> Iterator[dg.DagsterInstance]:
 def _measure_ticks(
     project: Project, instance: dg.DagsterInstance, partitions: int, runs: int
 ) -> dict[str, Ticks]:
-    for feed in ("known", "fresh", "waiting", "flat"):
-        common.note(f"delivering {partitions:,} times to {feed}")
-        _deliver(project, feed, [f"k{number:06}" for number in range(partitions)])
-        if feed != "waiting":
-            _load(project, instance, feed)
-    _deliver(project, "fresh", ["one-more"])
+    keys = [f"k{number:06}" for number in range(partitions)]
+    for folder in ("folders", "files"):
+        common.note(f"delivering {partitions:,} times to {folder}")
+        _deliver(project, folder, keys)
+    for feed in ("known", "flat"):
+        _load(project, instance, feed)
+    _load(project, instance, "fresh", without=keys[-1])
     with project.connect() as connection:
         connection.execute("VACUUM ANALYZE batch_audit.import_history")
     series = {
@@ -164,15 +173,15 @@ def _tick(location: CodeLocation, instance: dg.DagsterInstance, ticks: Ticks) ->
     return seconds
 
 
-def _deliver(project: Project, feed: str, keys: Sequence[str], first: int = 0) -> None:
+def _deliver(project: Project, folder: str, keys: Sequence[str], first: int = 0) -> None:
     """Deliver five rows to each partition, ready at once."""
-    landing = project.folder / "landing" / feed
+    landing = project.folder / "landing" / folder
     made = project.folder / "made"
     landing.mkdir(parents=True, exist_ok=True)
     for number, key in enumerate(keys):
         start = first + 5 * number
         lines = ["id,amount", *(f"{start + n},{n}" for n in range(5)), ""]
-        if feed == "flat":
+        if folder == "files":
             (landing / f"t_{key}.csv").write_text("\n".join(lines), encoding="utf-8")
             continue
         made.mkdir()
@@ -180,10 +189,13 @@ def _deliver(project: Project, feed: str, keys: Sequence[str], first: int = 0) -
         made.rename(landing / key)
 
 
-def _load(project: Project, instance: dg.DagsterInstance, name: str) -> None:
+def _load(
+    project: Project, instance: dg.DagsterInstance, name: str, without: str | None = None
+) -> None:
     """Have ledger and Dagster know what lies in landing of a feed, as if it had been loaded."""
     feed = load_feeds(project.settings.feeds)[name]
     landed = scan(feed, project.folder)
+    landed.pop(without or "", None)
     with project.connect() as connection, connection.cursor() as cursor:
         row = connection.execute("SELECT gen_random_uuid()::text").fetchone()
         prefix = str(row[0])[:24] if row else ""

@@ -487,27 +487,6 @@ class Feed(Part):
         path = self.source.path.replace(PLACEHOLDER, key)
         return str(root / path) if self.source.bucket is None else path
 
-    def key_of(self, path: str) -> str | None:
-        """Read the partition key out of a file's path.
-
-        Args:
-            path: Path of a file from where the feed's path starts; see `Source.parts`.
-
-        Returns:
-            The key, or None where the file does not match or the key is not a valid one.
-        """
-        parts, expected = path.split("/"), self.source.parts
-        if len(parts) != len(expected):
-            return None
-        key = None
-        for part, template in zip(parts, expected, strict=True):
-            before, placeholder, after = template.partition(PLACEHOLDER)
-            if placeholder and part.startswith(before) and part.endswith(after):
-                key = part[len(before) : len(part) - len(after)]
-            elif not fnmatch.fnmatchcase(part, template):
-                return None
-        return key if key and is_key(key) else None
-
 
 def check_key(key: str) -> str:
     """Accept a partition key or say what is wrong with it.

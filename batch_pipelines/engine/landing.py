@@ -201,14 +201,15 @@ def _landed(
     for file in place.files("/".join(folders), listed, wanted=wanted, problem=problem):
         by_folder[_folder_of(file)][file.name] = file
     landed: dict[str, Delivery] = {}
+    paths = feed.source.key_pattern()
     for folder, files in by_folder.items():
         data: dict[str, list[LandedFile]] = defaultdict(list)
         markers = {}
         for file in files.values():
             if marker is not None and fnmatch.fnmatchcase(file.name, marker):
                 markers[file.name] = file
-            elif is_data(file.name) and (own_key := feed.key_of(file.path)) is not None:
-                data[own_key].append(file)
+            elif is_data(file.name) and (match := paths.match(file.path)) and is_key(match[1]):
+                data[match[1]].append(file)
         for own_key, own in data.items():
             of_key = _marker(feed, own_key, markers)
             landed[own_key] = delivery_of(own, files, bags[folder], of_key)

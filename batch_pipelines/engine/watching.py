@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.arrivals import Tried
     from batch_pipelines.engine.postgres.database import Connection
 
-LOOKED_AT: Final = 10_000
-"""Known partitions that are looked at again in one tick: a third of a second, with one file each."""
+LOOKED_AT: Final = 5_000
+"""Known partitions that are looked at again in one tick: a quarter of a second, with one file each."""
 READ: Final = 500
 """Deliveries whose manifests are read in one tick: each is a request to a store, of 20 ms or so."""
 _NAMED = 5  # of what is passed over

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from pathlib import PurePosixPath
 from typing import Literal, Self
@@ -200,6 +201,17 @@ class Source(Part):
             return tuple(self.path[found.end() :].split("/"))
         path = PurePosixPath(self.path)
         return path.parts[1:] if path.is_absolute() else path.parts
+
+    def key_pattern(self) -> re.Pattern[str]:
+        """Give what a file's path must match, from where this one starts; its group is the key."""
+        *folders, name = (part.partition(PLACEHOLDER) for part in self.parts)
+        named = f"{_with_key(name)}\\Z" if name[1] else f"(?=[^/]*\\Z){fnmatch.translate(name[0])}"
+        return re.compile("/".join([*map(_with_key, folders), named]))
+
+
+def _with_key(part: tuple[str, str, str]) -> str:
+    before, placeholder, after = part
+    return re.escape(before) + ("([^/]*)" if placeholder else "") + re.escape(after)
 
 
 def _check_placeholder(path: str, *, gathered: bool) -> None:

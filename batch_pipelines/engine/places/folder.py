@@ -15,7 +15,6 @@ from batch_pipelines.engine.places.place import (
     Reading,
     anything,
     changed_while_read,
-    name_of,
     nobody,
 )
 
@@ -99,7 +98,9 @@ class Folder:
             raise DeliveryError(message) from None
         if stat.S_ISREG(found.st_mode):
             path = f"{folder}/{entry.name}" if folder else entry.name
-            yield FolderFile(self.root, path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            yield FolderFile(
+                self.root, path, entry.name, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            )
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class FolderFile:
     Attributes:
         root: Where its path starts.
         path: The same from the place's root.
+        name: The last part of it.
         size: In bytes.
         modified_ns: When its content was last changed, nanoseconds since 1970. Senders may set it.
         changed_ns: When anything of it was last changed, by the clock of its file system.
@@ -116,6 +118,7 @@ class FolderFile:
 
     root: Path
     path: str
+    name: str
     size: int
     modified_ns: int
     changed_ns: int
@@ -127,11 +130,6 @@ class FolderFile:
     def location(self) -> Path:
         """Its full path."""
         return self.root / self.path
-
-    @property
-    def name(self) -> str:
-        """The last part of its path."""
-        return name_of(self.path)
 
     @property
     def changed(self) -> float:
