@@ -116,6 +116,20 @@ def test_what_validation_found_is_recorded_as_asset_checks(shop: Shop) -> None:
         assert result.run_id[:8] in shown
 
 
+def test_rows_that_people_are_told_of_at_once_are_counted(shop: Shop) -> None:
+    path = shop.folder / "feeds" / "orders.yaml"
+    asked = "    critical_when: [{name: large, range: {column: amount, min: 4.00}}]\n"
+    text = path.read_text().replace("public.orders\n", f"public.orders\n{asked}")
+    path.write_text(text)
+    shop.deliver(DAY, orders(5))
+    written = metadata_of(shop.run(DAY), "bulk_write")
+    (found,) = written["critical"].records
+    assert written["critical_records"] == found.data["records"] == 3
+    assert (found.data["condition"], found.data["told before"]) == ("large", 0)
+    assert found.data["raised after (s)"] > 0
+    assert found.data["sent after (s)"] is None
+
+
 def test_what_was_set_aside_is_a_warning_with_its_reasons(shop: Shop) -> None:
     """Given two bad records of seven, the stages are green, and a check of `bulk_write` warns."""
     bad = f"100,1,{DAY},1.00,x,\n101,77,{DAY},-1.00,x\n"

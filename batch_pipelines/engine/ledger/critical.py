@@ -88,8 +88,11 @@ class CriticalCount:
 
 
 def _shown(value: str | None) -> str:
-    # Line ends in a key would look like lines of the message.
-    return value if value is not None and value.isprintable() else json.dumps(value)
+    # Line ends would look like lines of the message, and commas like another column of the key: no two
+    # records may be told in the same words.
+    if value is None or value == "null" or not value.isprintable() or {*value} & {*',="'}:
+        return json.dumps(value)
+    return value
 
 
 def untold(connection: Connection, batch_id: str, limit: int) -> list[Untold]:

@@ -23,6 +23,7 @@ from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.errors import PublishError
 from batch_pipelines.engine.images import as_json
 from batch_pipelines.engine.ledger import critical
+from batch_pipelines.engine.writing.staging import give_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,6 +91,8 @@ def note_told(connection: Connection, publication: Publication) -> None:
     """
     if not _is_asked(publication):
         return
+    # Where this way ends at a row that does not fit, the session goes on with staged tables.
+    give_room(connection)
     connection.execute(_TEMPORARY)
     if publication.superseded is None:
         return

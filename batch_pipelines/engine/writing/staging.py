@@ -107,9 +107,14 @@ def stage(
     return tuple(staged)
 
 
+def give_room(connection: Connection) -> None:
+    """Give this session memory for temporary tables; after the first one it cannot be changed."""
+    connection.execute(_ROOM)
+
+
 def make_room(connection: Connection) -> None:
     """Make this session ready for staged tables: room for them, and for what is noted of their rows."""
-    connection.execute(_ROOM)
+    give_room(connection)
     connection.execute(_CREATE_BREACHES.format(name=_BARE_BREACHES))
 
 

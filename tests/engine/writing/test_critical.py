@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,29 @@ def test_of_a_correction_only_what_is_new_is_told(
     gone = {each.alert.batch_id: each.batch_gone for each in raised(there)}
     corrected = "superseded by a corrected delivery"
     assert gone == {first.batch_id: corrected, second.batch_id: corrected, third.batch_id: None}
+
+
+def test_a_correction_of_which_a_row_does_not_fit_is_told_of_as_well(site: MakeSite) -> None:
+    """Given rows that went straight into the table, those of the correction go by staged tables."""
+    there = watching(site, None)
+    there.load({"t.csv": FIRST})
+    batch = there.load({"t.csv": FIRST + "s6,K,8,quiet\ns6,K,9,again\n"})
+    assert (batch.status, batch.rejected_records) == ("PARTIAL_SUCCESS", 1)
+    assert records(there)[2:] == ["sample=s6, test=K"]
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ({"a": "1", "b": "2"}, "a=1, b=2"),
+        ({"a": "1, b=2", "b": "3"}, 'a="1, b=2", b=3'),
+        ({"a": "null", "b": None}, 'a="null", b=null'),
+        ({"a": "x\nacknowledge: nothing", "b": "ü 100%"}, 'a="x\\nacknowledge: nothing", b=ü 100%'),
+    ],
+)
+def test_no_two_keys_are_told_in_the_same_words(key: dict[str, str | None], told: str) -> None:
+    record = critical.Untold(1, "public.t", "high", json.dumps(dict(sorted(key.items())[::-1])))
+    assert record.place(("a", "b")) == told
 
 
 def test_a_condition_that_the_feed_did_not_have_is_told_of_a_correction(site18: MakeSite) -> None:
