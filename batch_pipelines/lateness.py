@@ -36,7 +36,7 @@ def late_sensor(feed: Feed) -> dg.SensorDefinition:
     )
     def _late(_: dg.SensorEvaluationContext, batches: dg.ResourceParam[Batches]) -> dg.SkipReason:
         with batches.connect(f"late {feed.feed}") as connection:
-            known = known_keys(connection, feed.feed)
+            known = set(known_keys(connection, feed.feed))
             waiting = look(feed, batches.settings.root, lambda key: key not in known)
             arrived = known | waiting.deliveries.keys()
             now = dt.datetime.now(dt.UTC)

@@ -77,7 +77,7 @@ def window_schedule(feed: Feed) -> dg.ScheduleDefinition:
             if pause := pauses.pause_of(connection, feed.feed):
                 return dg.SkipReason(str(pause))
             now = context.scheduled_execution_time.astimezone(dt.UTC)
-            keys = due(windows, known_keys(connection, feed.feed), now=now)
+            keys = due(windows, set(known_keys(connection, feed.feed)), now=now)
             paused = pauses.times_paused(connection, feed.feed)
             if is_always_there(feed):
                 _, busy = room(instance, feed)

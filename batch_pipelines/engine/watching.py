@@ -95,8 +95,10 @@ def look(
         DeliveryError: Landing cannot be reached.
         SettingsError: The URL of a query's database is not set, or cannot be used.
     """
-    known = ledger.known_keys(connection, feed.feed)
-    again, looked = turn(known, position.looked, LOOKED_AT)
+    # In some order already, they are sorted in a tenth of the time that a set of them takes.
+    all_known = ledger.known_keys(connection, feed.feed)
+    again, looked = turn(all_known, position.looked, LOOKED_AT)
+    known = set(all_known)
     if feed.source.gather is None:
         landed = sources.look(
             feed, root, lambda key: (key not in known or key in again) and wanted(key)

@@ -58,11 +58,11 @@ SELECT partition_key, file_name, size FROM batch_audit.import_file JOIN (
 """
 
 
-def known_keys(connection: Connection, feed: str) -> set[str]:
-    """List the partitions of a feed that have had a batch."""
+def known_keys(connection: Connection, feed: str) -> list[str]:
+    """List the partitions of a feed that have had a batch, each once, in an order of the server's."""
     with connection.cursor(row_factory=scalar_row) as cursor:
         text: str = cursor.execute(_KEYS, (feed,)).fetchall()[0]
-    return set(text.split("\n")) if text else set()
+    return text.split("\n") if text else []
 
 
 def tried(connection: Connection, feed: str, keys: Collection[str]) -> dict[str, Tried]:
