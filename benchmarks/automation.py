@@ -22,11 +22,12 @@ The bar: 1.5 times slower at most.
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -262,13 +263,16 @@ def _rate(instance: dg.DagsterInstance, job: str, runs: int, number: int) -> flo
 @contextmanager
 def _daemon(project: Project) -> Iterator[None]:
     command = [common.PYTHON, "-m", "dagster._daemon", "run", "-f", _DEFINITIONS]
-    with ExitStack() as stack:
-        log = stack.enter_context((project.folder / "daemon.log").open("wb"))
-        process = stack.enter_context(
-            subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        )
-        stack.callback(process.terminate)
-        yield
+    with (project.folder / "daemon.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+            # Its code server waits for what it has launched, which nobody does any more.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _print(ticks: dict[str, Ticks], rates: dict[str, list[float]]) -> None:
