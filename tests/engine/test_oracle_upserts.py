@@ -203,7 +203,7 @@ DEFAULTS = (
     Column("x", "text", not_null=False),
 )
 # A default refers to nothing; two rows bring no value where only one may have none; a default breaks a
-# check, in a correction of what the table holds.
+# check, in a correction of what the table holds; a row of the table comes to refer to a new one.
 ODD = (
     Case(
         Table("p", DEFAULTS, (ID,), foreign=(Foreign("up_fk", ("up",), "p", ("id",)),)),
@@ -219,6 +219,12 @@ ODD = (
             (next(check for check in CHECKS if check.name == "less"),),
         ),
         ("id",), [], {"p.jsonl": b'{"id": 0}\n'}, {"p.jsonl": b'{"id": 0}\n{"id": 0, "a": 2}\n'},
+    ),
+    Case(
+        Table("p", DEFAULTS, (ID, BY_A), foreign=(Foreign("up_fk", ("up",), "p", ("id",)),)),
+        ("id",),
+        [{"id": b"0", "a": b"1", "b": b"0", "t": b"a", "up": b"0", "x": b"a"}],
+        {"p.jsonl": b'{"id": 3, "a": 1, "up": 3}\n{"id": 0, "a": 2, "up": 3}\n'}, None,
     ),
 )  # fmt: skip
 
@@ -239,6 +245,7 @@ def test_what_comes_of_upserts(site18: MakeSite, examples: int) -> None:
     @example(ODD[0], "direct")
     @example(ODD[1], "direct")
     @example(ODD[2], "direct")
+    @example(ODD[3], "direct")
     def law(case: Case, publish: str) -> None:
         compare(there, case, next(names), publish)
 

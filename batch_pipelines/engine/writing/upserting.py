@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batch_pipelines.engine.catalog import Column
-    from batch_pipelines.engine.ledger.proofs import Signature
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.writing.staging import Staged
 
@@ -70,9 +69,16 @@ _ANOTHERS = sql.SQL("{signature} = {number} AND (t.{stamp} = {old}) IS NOT TRUE"
 _ITS_OWN = sql.SQL("t.{stamp} = {old}")
 _INSERT = sql.SQL("""
 INSERT INTO {table} ({names}, {stamp})
-SELECT {values}, {new} FROM {staged} s
+SELECT {values}, {new} FROM {staged} s {after}
 WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same_key})
 """)
+# Rows of a table that refers to itself may be updated to refer to rows that are inserted; PostgreSQL
+# looks at foreign keys at the end of a statement. The updates come first, because they are counted: a
+# row that is inserted may have a unique value that they give up.
+_AT_ONCE = sql.SQL("WITH {updates} {insert}")
+_ONE = sql.SQL("{name} AS ({update} RETURNING 1)")
+_AFTER = sql.SQL("CROSS JOIN (SELECT {counts}) AS updated")
+_COUNT_ONE = sql.SQL("(SELECT count(*) FROM {}) AS {}")
 
 
 def put_upserted(
@@ -110,14 +116,23 @@ def put_upserted(
     removed = 0
     if superseded is not None:
         connection.execute(_INHERIT_IMAGES.format(**parts))
-    together = 1 if superseded is None else 2
-    signatures = _update(connection, staged, key, parts, together)
+    groups = connection.execute(_GROUPS.format(**parts)).fetchall()
+    updates = [_update(staged, key, parts, number) for number, _ in groups]
     if superseded is not None:
         # What the superseded batch wrote is written anew as a whole.
         every = [c.name for c in (*staged.source.columns, *back) if c.name not in key]
         chosen = _ITS_OWN.format(**parts)
-        connection.execute(_UPDATE.format(**parts, assignments=_assignments(every), chosen=chosen))
-    inserted = connection.execute(_INSERT.format(**parts)).rowcount
+        updates.append(_UPDATE.format(**parts, assignments=_assignments(every), chosen=chosen))
+    inserted, seconds = _write(connection, staged, updates, parts)
+    # The statements for all of them together are told of the first.
+    together = len(updates) - len(groups) + 1
+    signatures = tuple(
+        signature(
+            staged.source, 2 * number, rows, bulk=True,
+            statements=1 if place else 1 + together, seconds=seconds[place],
+        )
+        for place, (number, rows) in enumerate(groups)
+    )  # fmt: skip
     if superseded is not None:
         connection.execute(_RESTORE.format(**parts))
         removed = remove_missing(connection, staged.source.table, superseded)
@@ -127,29 +142,37 @@ def put_upserted(
     return Put(matched + inserted, kept - unchanged, unchanged, removed, signatures)
 
 
-def _update(
-    connection: Connection,
-    staged: Staged,
-    key: Sequence[str],
-    parts: dict[str, Any],
-    together: int,
-) -> tuple[Signature, ...]:
-    """Update rows in the columns that theirs bring, and say so of each column signature."""
+def _update(staged: Staged, key: Sequence[str], parts: dict[str, Any], number: int) -> sql.Composed:
+    """Write the update of rows of one column signature, in the columns that theirs bring."""
     source = staged.source
-    done: list[Signature] = []
-    for number, rows in connection.execute(_GROUPS.format(**parts)).fetchall():
-        began, absent = time.perf_counter(), source.signatures[number]
-        brought = [c.name for c in source.columns if c.name not in absent and c.name not in key]
-        chosen = _ANOTHERS.format(**parts, number=sql.Literal(number))
-        query = _UPDATE.format(**parts, assignments=_assignments(brought), chosen=chosen)
-        connection.execute(query)
-        seconds = time.perf_counter() - began
-        # The others, for all of them together, are told of the first.
-        statements = 1 if done else 1 + together
-        done.append(
-            signature(source, 2 * number, rows, bulk=True, statements=statements, seconds=seconds)
-        )
-    return tuple(done)
+    absent = source.signatures[number]
+    brought = [c.name for c in source.columns if c.name not in absent and c.name not in key]
+    chosen = _ANOTHERS.format(**parts, number=sql.Literal(number))
+    return _UPDATE.format(**parts, assignments=_assignments(brought), chosen=chosen)
+
+
+def _write(
+    connection: Connection, staged: Staged, updates: Sequence[sql.Composed], parts: dict[str, Any]
+) -> tuple[int, list[float]]:
+    """Update, then insert; return how many rows were inserted, and the seconds of each update."""
+    table, seconds = staged.source.table, []
+    if updates and any(foreign.parent_oid == table.oid for foreign in table.parents):
+        began = time.perf_counter()
+        inserted = connection.execute(_at_once(updates, parts)).rowcount
+        return inserted, [time.perf_counter() - began, *([0.0] * len(updates))]
+    for update in updates:
+        began = time.perf_counter()
+        connection.execute(update)
+        seconds.append(time.perf_counter() - began)
+    return connection.execute(_INSERT.format(**parts, after=sql.SQL(""))).rowcount, seconds
+
+
+def _at_once(updates: Sequence[sql.Composed], parts: dict[str, Any]) -> sql.Composed:
+    names = [sql.Identifier(f"updated_{number}") for number, _ in enumerate(updates)]
+    counts = sql.SQL(", ").join(_COUNT_ONE.format(name, name) for name in names)
+    ones = (_ONE.format(name=n, update=u) for n, u in zip(names, updates, strict=True))
+    insert = _INSERT.format(**parts, after=_AFTER.format(counts=counts))
+    return _AT_ONCE.format(updates=sql.SQL(", ").join(ones), insert=insert)
 
 
 def _assignments(names: Sequence[str]) -> sql.Composable:
