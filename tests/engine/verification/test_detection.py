@@ -107,7 +107,7 @@ def restored(here: Site) -> Site:
     assert programs is not None
     run = [str(programs / "pg_dump"), "--format=directory", "--file", str(folder), "--dbname", url]
     subprocess.run(run, check=True, capture_output=True)
-    here.sql("DROP TABLE t; DROP SCHEMA batch_audit CASCADE")
+    here.sql("DROP TABLE t; DROP SCHEMA batch_audit, batch_staging CASCADE")
     run = [str(programs / "pg_restore"), "--exit-on-error", "--dbname", url, str(folder)]
     subprocess.run(run, check=True, capture_output=True)
     shutil.rmtree(folder)
