@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
+import urllib.request
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from batch_pipelines.cli.show import say
+from batch_pipelines.cli.channel import terminal_channel
+from batch_pipelines.cli.dagster_log import watched
+from batch_pipelines.cli.following import following
+from batch_pipelines.cli.show import complain, console, say, status
+from batch_pipelines.engine.alerts.channels import VARIABLE, read_channels
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.instance import prepared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batch_pipelines.engine.ledger.batches import Batch
 
 _HOST = "127.0.0.1"
 _WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
 # Dagster's code servers end within a second of it. A run may take longer; ended by force it is
 # completed by the next one.
 _PATIENCE_SECONDS, _POLL_SECONDS = 10.0, 0.05
+_ASK_SECONDS = 0.25
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -32,27 +46,84 @@ def dev(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the UI, on the loopback address.")
     ] = 3000,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Dagster's whole log here, and not in a file.")
+    ] = False,
 ) -> None:
     """Open the UI, with schedules and sensors running, until Ctrl+C."""
     settings = load_settings()
+    channels = read_channels(settings.alerts).urls
     _require_free(port)
-    with prepared(settings):
-        say(f"Dagster's UI: http://{_HOST}:{port}  (Ctrl+C ends it)")
+    say("Starting database, daemon and UI ...")
+    with ExitStack() as stack:
+        database = stack.enter_context(prepared(settings))
+        level = "info" if verbose else "warning"
         command = [
             # Dagster says on every start that another tool is meant to take `dagster dev`'s place.
             sys.executable, "-W", "ignore:Function `dev_command` is superseded",
             "-m", "dagster", "dev", "--workspace", str(_WORKSPACE),
-            "--host", _HOST, "--port", str(port),
+            "--host", _HOST, "--port", str(port), "--log-level", level,
         ]  # fmt: skip
         environment = os.environ | {
             "BATCH_PIPELINES_HOME": str(settings.home),
             "BATCH_PIPELINES_FEEDS": str(settings.feeds),
         }
-        code = _run(command, environment)
+        if not channels:
+            environment[VARIABLE] = stack.enter_context(terminal_channel(_tell_alert))
+        log = None
+        if not verbose:
+            log = settings.home / "dev.log"
+            log.write_bytes(b"")
+            stack.enter_context(watched(log, lambda line: _tell(f"[red]{escape(line)}[/]")))
+        stack.enter_context(following(database, _tell_batch))
+        stack.enter_context(_announced(port, sorted(channels), log))
+        code = _run(command, environment, log)
+    if code and log is not None:
+        complain(f"Dagster ended by itself (exit code {code}). Why is in {log}.")
     raise typer.Exit(max(0, code))
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
+def _tell(markup: str) -> None:
+    console().print(f"[dim]{dt.datetime.now().astimezone():%H:%M:%S}[/] {markup}", soft_wrap=True)
+
+
+def _tell_batch(batch: Batch, text: str) -> None:
+    _tell(f"{escape(batch.name)} {status(batch.status)} {escape(text)}".rstrip())
+
+
+def _tell_alert(title: str, text: str) -> None:
+    lines = "".join(f"\n           {escape(line)}" for line in text.splitlines())
+    _tell(f"[bold yellow]ALERT[/] [bold]{escape(title)}[/]{lines}")
+
+
+@contextmanager
+def _announced(port: int, channels: list[str], log: Path | None) -> Iterator[None]:
+    """Say where the UI is once it answers; before, a browser would find nobody there."""
+    over = threading.Event()
+    url = f"http://{_HOST}:{port}"
+
+    def wait() -> None:
+        while not over.wait(_ASK_SECONDS):
+            with suppress(OSError), urllib.request.urlopen(f"{url}/server_info", timeout=5):  # noqa: S310  # our own
+                break
+        else:
+            return
+        told = ", ".join(channels) if channels else f"this terminal ({VARIABLE} names others)"
+        say(f"Dagster's UI: {url}  (Ctrl+C ends it)")
+        say(f"Sensors and schedules are running. Alerts go to: {told}.")
+        if log is not None:
+            say(f"Dagster's own log: {log}")
+
+    thread = threading.Thread(target=wait, name="announce")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _run(command: list[str], environment: dict[str, str], log: Path | None) -> int:
     """Run Dagster until it ends; whatever asks us to end asks it, once, and waits.
 
     In a session of its own it does not get the terminal's Ctrl+C beside ours: a second one would
@@ -61,7 +132,14 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     # Where a shell started us with `&`, SIGINT is ignored, and Dagster would inherit that, with
     # SIGTERM, which it treats alike.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, env=environment, start_new_session=True) as process:  # noqa: S603
+    with ExitStack() as stack:
+        output = None if log is None else stack.enter_context(log.open("ab"))
+        process = stack.enter_context(
+            subprocess.Popen(  # noqa: S603  # our own
+                command, env=environment, start_new_session=True,
+                stdout=output, stderr=None if output is None else subprocess.STDOUT,
+            )
+        )  # fmt: skip
         asked = False
 
         def end(*_: object) -> None:

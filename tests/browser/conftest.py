@@ -22,6 +22,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from batch_pipelines.engine.postgres.database import DATA_DATABASE
 from batch_pipelines.engine.postgres.server import EmbeddedServer
+from tests.support_channels import Service, running_service
 from tests.support_process import command
 from tests.support_shop import FEED, deliver, environment, open_shop, orders
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
+PROJECT = Path(__file__).parents[2]
 EARLIER = "2024-04-30"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # No sandbox, since that needs a user who is not root; and none of a browser's own network traffic.
@@ -64,12 +66,16 @@ class Dev:
         folder: The shop's.
         server: The embedded server under it.
         process: The command itself.
+        surroundings: The environment of commands typed beside it; it finds `batch-pipelines`.
+        service: The channel of alerts.
     """
 
     url: str
     folder: Path
     server: EmbeddedServer
     process: psutil.Popen
+    surroundings: dict[str, str]
+    service: Service
 
     def register(self, key: str) -> None:
         """Add a partition to the feed, as the landing sensor or the UI's own form would."""
@@ -106,11 +112,24 @@ def chromium() -> str:
 
 
 @pytest.fixture
-def dev(chromium: str, tmp_path: Path) -> Iterator[Dev]:
-    """The UI of the shop, where one partition has been imported from the command line."""
+def service() -> Iterator[Service]:
+    """A local web server, which is told of alerts."""
+    with running_service() as service:
+        yield service
+
+
+@pytest.fixture
+def dev(chromium: str, tmp_path: Path, service: Service) -> Iterator[Dev]:
+    """The UI of the shop, where one partition has been imported from the command line.
+
+    With it runs the feed `inventory` that ships, whose example deliveries are at hand.
+    """
     # The landing sensor takes nothing by itself, but what has its marker.
     open_shop(tmp_path, marker="_SUCCESS")
+    add_inventory(tmp_path)
     surroundings = environment(tmp_path, tmp_path / "home")
+    surroundings["BATCH_PIPELINES_ALERTS"] = service.url
+    surroundings["PATH"] = os.pathsep.join([str(own_command(tmp_path)), surroundings["PATH"]])
     server = EmbeddedServer(home=tmp_path / "home")
     deliver(tmp_path, EARLIER, orders(5))
     imported = command("import", FEED, "--batch", EARLIER, environment=surroundings)
@@ -125,7 +144,7 @@ def dev(chromium: str, tmp_path: Path) -> Iterator[Dev]:
         try:
             url = f"http://127.0.0.1:{port}"
             wait_for(f"{url}/server_info", process, log)
-            yield Dev(url, tmp_path, server, process)
+            yield Dev(url, tmp_path, server, process, surroundings, service)
         finally:
             children = process.children(recursive=True)
             process.terminate()
@@ -164,6 +183,28 @@ def pictures(tmp_path: Path) -> Path:
     folder = Path(os.environ.get("BATCH_PIPELINES_SCREENSHOTS") or tmp_path / "pictures")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def add_inventory(folder: Path) -> None:
+    """Add the feed `inventory`, as it ships but for the pause before a rerun, and its deliveries."""
+    feeds = PROJECT / "feeds"
+    (folder / "feeds" / "sql").mkdir()
+    shutil.copy(feeds / "sql" / "inventory.sql", folder / "feeds" / "sql")
+    text = (feeds / "inventory.yaml").read_text(encoding="utf-8")
+    assert "first_pause: 1m" in text
+    text = text.replace("first_pause: 1m", "first_pause: 5s")
+    (folder / "feeds" / "inventory.yaml").write_text(text, encoding="utf-8")
+    shutil.copytree(PROJECT / "examples", folder / "examples")
+
+
+def own_command(folder: Path) -> Path:
+    """Make a folder with `batch-pipelines` of this very checkout."""
+    programs = folder / "bin"
+    programs.mkdir()
+    program = programs / "batch-pipelines"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batch_pipelines "$@"\n')
+    program.chmod(0o755)
+    return programs
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""The graph, a partition launched with the mouse and turning green, and what each stage shows."""
+"""A partition launched with the mouse, what each stage shows, and README's story, in one `dev`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from batch_pipelines.engine.ledger.batches import STAGES
 from tests.browser.conftest import EARLIER
+from tests.browser.story import Story
 from tests.support_shop import DAY, FEED, deliver, orders
 
 if TYPE_CHECKING:
@@ -33,7 +34,15 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.mark.long
-def test_a_partition_is_launched_with_the_mouse_and_turns_green(
+def test_batches_come_by_themselves_and_by_the_mouse(dev: Dev, page: Page, pictures: Path) -> None:
+    # One test, because starting `dev` is what takes long; deliveries come in while the mouse is used.
+    story = Story(dev)
+    story.drop()
+    partition_is_launched_with_the_mouse_and_turns_green(dev, page, pictures)
+    story.goes_on(page, pictures)
+
+
+def partition_is_launched_with_the_mouse_and_turns_green(
     dev: Dev, page: Page, pictures: Path
 ) -> None:
     deliver(dev.folder, DAY, orders(5, first=6), sidecar=True)

@@ -29,7 +29,7 @@ MEASURES = (
     "late_deliveries",
 )
 
-_WINDOW = re.compile(r"(?P<number>[1-9][0-9]{0,4}) *(?P<unit>batch|batches|m|h|d)")
+_WINDOW = re.compile(r"(?P<number>[1-9][0-9]{0,4}) *(?P<unit>batch|batches|s|m|h|d)")
 _ALL = 100.0
 
 Share = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?%$")]

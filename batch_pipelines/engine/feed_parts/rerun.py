@@ -10,7 +10,7 @@ import pydantic
 from batch_pipelines.engine.feed_parts.part import Part
 from batch_pipelines.engine.feed_parts.telling import parse_duration
 
-_WRITTEN = "15m, 24h or 7d"
+_WRITTEN = "30s, 15m, 24h or 7d"
 
 
 def _read(value: object) -> object:

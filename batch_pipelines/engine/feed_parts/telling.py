@@ -10,19 +10,19 @@ import pydantic
 
 from batch_pipelines.engine.feed_parts.part import Part
 
-SECONDS = {"m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?P<number>[1-9][0-9]{0,4}) *(?P<unit>m|h|d)")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?P<number>[1-9][0-9]{0,4}) *(?P<unit>s|m|h|d)")
 
 
 def parse_duration(text: str) -> dt.timedelta:
-    """Read a duration such as `15m`, `24h` or `7d`.
+    """Read a duration such as `30s`, `15m`, `24h` or `7d`.
 
     Raises:
         ValueError: It is none.
     """
     found = _DURATION.fullmatch(text)
     if found is None:
-        message = "a duration is a number of minutes, hours or days: 15m, 24h, 7d"
+        message = "a duration is a number of seconds, minutes, hours or days: 30s, 15m, 24h, 7d"
         raise ValueError(message)
     return dt.timedelta(seconds=int(found["number"]) * SECONDS[found["unit"]])
 
