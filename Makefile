@@ -11,8 +11,7 @@ dev: $(READY)  ## Dagster's UI, with sensors running, until Ctrl+C.
 	@$(BIN)/batch-pipelines dev
 
 test: $(READY) check  ## Everything that must hold.
-	@# One more than there are processors: some tests mostly wait, for a browser or a sensor.
-	$(BIN)/pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 4 --dist worksteal
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 soak: $(READY)  ## What takes too long for every change; the result goes to docs/soak.md.
 	$(BIN)/python scripts/soak.py

@@ -1,4 +1,4 @@
-"""A partition launched with the mouse, what each stage shows, and README's story, in one `dev`."""
+"""A partition launched with the mouse and what each stage shows; and README's story."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ SHOWN = {
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.long
-def test_batches_come_by_themselves_and_by_the_mouse(dev: Dev, page: Page, pictures: Path) -> None:
-    # One test, because starting `dev` is what takes long; deliveries come in while the mouse is used.
+# Four minutes, most of which it waits for sensors.
+@pytest.mark.soak
+def test_the_story_of_five_minutes(dev: Dev, page: Page, pictures: Path) -> None:
     story = Story(dev)
     story.drop()
-    partition_is_launched_with_the_mouse_and_turns_green(dev, page, pictures)
     story.goes_on(page, pictures)
 
 
-def partition_is_launched_with_the_mouse_and_turns_green(
+@pytest.mark.long
+def test_a_partition_is_launched_with_the_mouse_and_turns_green(
     dev: Dev, page: Page, pictures: Path
 ) -> None:
     deliver(dev.folder, DAY, orders(5, first=6), sidecar=True)
