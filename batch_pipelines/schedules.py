@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.feeds import Feed
 
-_NAME = "verify_nightly"
-_OF_ARCHIVE = "verify_archive_nightly"
-
 
 def verify_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
     """Make the schedule that proves a sample of batches again every night.
@@ -36,13 +33,33 @@ def verify_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
     Returns:
         A schedule at 02:30 UTC.
     """
+    what = "Proves a sample of batches again, those longest not verified first."
+    return _nightly("verify_nightly", job, "30 2 * * *", what)
+
+
+def verify_archive_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
+    """Make the schedule that reads a sample of bags again every night.
+
+    Args:
+        job: The job that verifies bags.
+
+    Returns:
+        A schedule at 03:30 UTC.
+    """
+    what = "Reads a sample of bags again, those longest not looked at first."
+    return _nightly("verify_archive_nightly", job, "30 3 * * *", what)
+
+
+def _nightly(
+    name: str, job: JobDefinition, cron_schedule: str, description: str
+) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
-        name=_NAME,
+        name=name,
         job=job,
-        cron_schedule="30 2 * * *",
-        tags={REQUESTED_BY_TAG: f"schedule {_NAME}"},
+        cron_schedule=cron_schedule,
+        tags={REQUESTED_BY_TAG: f"schedule {name}"},
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Proves a sample of batches again, those longest not verified first.",
+        description=description,
     )
 
 
@@ -103,22 +120,3 @@ def window_schedule(feed: Feed) -> dg.ScheduleDefinition:
         ]
 
     return _windows
-
-
-def verify_archive_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
-    """Make the schedule that reads a sample of bags again every night.
-
-    Args:
-        job: The job that verifies bags.
-
-    Returns:
-        A schedule at 03:30 UTC.
-    """
-    return dg.ScheduleDefinition(
-        name=_OF_ARCHIVE,
-        job=job,
-        cron_schedule="30 3 * * *",
-        tags={REQUESTED_BY_TAG: f"schedule {_OF_ARCHIVE}"},
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Reads a sample of bags again, those longest not looked at first.",
-    )

@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batch_pipelines.cli.batches import opened_ledger
-from batch_pipelines.cli.show import Json, complain, print_json, say
+from batch_pipelines.cli.known_feeds import known_feeds
+from batch_pipelines.cli.show import Json, print_json, say
 from batch_pipelines.engine.archiving.keys import new_key
 from batch_pipelines.engine.archiving.verify import ArchiveVerifier
-from batch_pipelines.engine.errors import FeedError
-from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from batch_pipelines.engine.archiving.verify import Finding
-    from batch_pipelines.engine.feeds import Feed
-    from batch_pipelines.engine.settings import Settings
 
 _WRONG, _PARTIAL = 1, 3
 
@@ -55,7 +52,8 @@ def verify(
         raise typer.BadParameter("--feed goes with --all or --sample.")
     settings = load_settings()
     with opened_ledger() as connection:
-        verifier = ArchiveVerifier(settings, _feeds(settings), lambda: dt.datetime.now(dt.UTC))
+        # Without the feeds only archives of their own are not looked at.
+        verifier = ArchiveVerifier(settings, known_feeds(settings), lambda: dt.datetime.now(dt.UTC))
         found: Iterable[Finding]
         if batch is not None:
             found = verifier.of_batch(connection, batches.find(connection, batch))
@@ -75,15 +73,6 @@ def verify(
         raise typer.Exit(_WRONG)
     if statuses - {"VALID"}:
         raise typer.Exit(_PARTIAL)
-
-
-def _feeds(settings: Settings) -> Mapping[str, Feed]:
-    """Read the feeds; without them only archives of their own are not looked at."""
-    try:
-        return load_feeds(settings.feeds)
-    except FeedError as error:
-        complain(str(error))
-        return {}
 
 
 def _print(found: Finding) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from batch_pipelines.cli.beside import beside
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import threading
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _INTERVAL_SECONDS = 0.5
@@ -30,22 +33,14 @@ def worth_telling(line: str) -> str | None:
     return None if found is None else f"{found[1]}: {found[2].lower()}: {found[3]}"
 
 
-@contextmanager
-def watched(log: Path, tell: Callable[[str], None]) -> Iterator[None]:
+def watched(log: Path, tell: Callable[[str], None]) -> AbstractContextManager[None]:
     """Watch a log as it grows, for as long as the block lasts.
 
     Args:
         log: The file, which is there.
         tell: Told what is worth telling.
     """
-    over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(log, tell, over), name="dagster log")
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return beside("dagster log", functools.partial(_watch, log, tell))
 
 
 def _watch(log: Path, tell: Callable[[str], None], over: threading.Event) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
+import functools
 from typing import TYPE_CHECKING
 
 import psycopg
 
+from batch_pipelines.cli.beside import beside
 from batch_pipelines.engine.errors import BatchError
 from batch_pipelines.engine.ledger import batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    import threading
+    from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.postgres.database import Database
@@ -61,22 +63,16 @@ def _told(batch: Batch) -> str:
     return "; ".join(parts)
 
 
-@contextmanager
-def following(database: Database, tell: Callable[[Batch, str], None]) -> Iterator[None]:
+def following(
+    database: Database, tell: Callable[[Batch, str], None]
+) -> AbstractContextManager[None]:
     """Tell of each change of a batch, for as long as the block lasts.
 
     Args:
         database: The target database.
         tell: Told a batch that has changed, and what is to be said of it.
     """
-    over = threading.Event()
-    thread = threading.Thread(target=_follow, args=(database, tell, over), name="following")
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return beside("following", functools.partial(_follow, database, tell))
 
 
 def _follow(database: Database, tell: Callable[[Batch, str], None], over: threading.Event) -> None:

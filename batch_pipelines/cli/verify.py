@@ -10,20 +10,17 @@ import typer
 from batch_pipelines.cli.batches import opened_ledger
 from batch_pipelines.cli.differences import print_differences
 from batch_pipelines.cli.imports import user
-from batch_pipelines.cli.show import Json, complain, print_json, say
-from batch_pipelines.engine.errors import FeedError
-from batch_pipelines.engine.feed_files import load_feeds
+from batch_pipelines.cli.known_feeds import known_feeds
+from batch_pipelines.cli.show import Json, print_json, say
 from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.verification.choose import choose
 from batch_pipelines.engine.verification.verify import Verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.ledger.verifications import TableVerification
-    from batch_pipelines.engine.settings import Settings
     from batch_pipelines.engine.verification.verify import Verification
 
 _DIFFERS, _PARTIAL = 1, 3
@@ -51,7 +48,8 @@ def verify(
         raise typer.BadParameter("--feed goes with --all or --sample.")
     settings = load_settings()
     with opened_ledger() as connection:
-        verifier = Verifier(settings, _feeds(settings), f"{user()} (command line)")
+        # Without the feeds only the columns of changed rows are not told.
+        verifier = Verifier(settings, known_feeds(settings), f"{user()} (command line)")
         found = []
         for each in choose(connection, batch, sample, feed):
             one = verifier.verify(connection, each)
@@ -67,15 +65,6 @@ def verify(
         raise typer.Exit(_DIFFERS)
     if statuses - {"SUCCESS"}:
         raise typer.Exit(_PARTIAL)
-
-
-def _feeds(settings: Settings) -> Mapping[str, Feed]:
-    """Read the feeds; old batches can be proven without, only columns of changed rows not be told."""
-    try:
-        return load_feeds(settings.feeds)
-    except FeedError as error:
-        complain(str(error))
-        return {}
 
 
 def _print(found: Verification) -> None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.staged_tables import StagedTable
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.work import Work
-    from batch_pipelines.engine.writing.publishing import Publication
+    from batch_pipelines.engine.writing.publication import Publication
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from batch_pipelines.engine.reading.count import records_by_table, records_of
 from batch_pipelines.engine.reading.plain import Unpacking
 from batch_pipelines.engine.sources import take_in
 from batch_pipelines.engine.writing.loading import load
-from batch_pipelines.engine.writing.publishing import Publication
+from batch_pipelines.engine.writing.publication import Publication
 from batch_pipelines.engine.writing.ruling import read_rules
 from batch_pipelines.engine.writing.source import sources_of, with_rules
 from batch_pipelines.engine.writing.terms import before_load

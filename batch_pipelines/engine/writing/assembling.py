@@ -13,7 +13,7 @@ from batch_pipelines.engine.feed_parts.table import Table
 from batch_pipelines.engine.ledger import batches, files, proofs, rejects
 from batch_pipelines.engine.restaging import restage
 from batch_pipelines.engine.writing import terms as agreed
-from batch_pipelines.engine.writing.publishing import Publication
+from batch_pipelines.engine.writing.publication import Publication
 from batch_pipelines.engine.writing.ruling import read_rules
 from batch_pipelines.engine.writing.source import sources_of, with_rules
 

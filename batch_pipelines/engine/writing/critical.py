@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.critical import Untold
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.writing.proof import Proof
-    from batch_pipelines.engine.writing.publishing import Publication
+    from batch_pipelines.engine.writing.publication import Publication
     from batch_pipelines.engine.writing.source import TableSource
 
 KIND: Final = "critical_row"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.catalog import TableInfo
     from batch_pipelines.engine.ledger.rejects import Rejects
     from batch_pipelines.engine.postgres.database import Connection
-    from batch_pipelines.engine.writing.publishing import Publication
+    from batch_pipelines.engine.writing.publication import Publication
     from batch_pipelines.engine.writing.staging import Staged
 
 _REASONS = sql.SQL("""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.catalog import TableInfo
     from batch_pipelines.engine.digests import RowDigest
     from batch_pipelines.engine.postgres.database import Connection
-    from batch_pipelines.engine.writing.publishing import Publication
+    from batch_pipelines.engine.writing.publication import Publication
 
 _STAMP = sql.Identifier(STAMP)
 _KEEP = sql.SQL("""

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.proofs import TableBalance
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.rejects import Reason
-    from batch_pipelines.engine.writing.publishing import Publication
+    from batch_pipelines.engine.writing.publication import Publication
 
 # How often staged rows are judged anew because other writers came in between.
 _TRIES = 5

@@ -111,6 +111,11 @@ class TableSource:
         return tuple(column for column in self.table.columns if column.name in names - brought)
 
     @property
+    def meant(self) -> tuple[Column, ...]:
+        """The columns that are to be stored as they are staged."""
+        return tuple(column for column in self.columns if column.name not in self.server_changed)
+
+    @property
     def is_received_otherwise(self) -> bool:
         """Whether the digest of what is sent is not that of what is stored."""
         return bool(self.as_text or self.filled or self.late or self.server_changed)

@@ -21,10 +21,10 @@ from batch_pipelines.engine.errors import DeliveryError, PublishError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, proofs, signatures, staged_tables
 from batch_pipelines.engine.ledger.staged_tables import SCHEMA, StagedTable
+from batch_pipelines.engine.writing.balancing import balance_of, require_balance
 from batch_pipelines.engine.writing.copying import GROUP, PLACE
 from batch_pipelines.engine.writing.inserting import signature
 from batch_pipelines.engine.writing.proof import Proof
-from batch_pipelines.engine.writing.publishing import balance_of, require_balance
 from batch_pipelines.engine.writing.settling import settled
 from batch_pipelines.engine.writing.staging import Staged, complete_staged, make_room, staged_name
 from batch_pipelines.engine.writing.superseding import Put
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.proofs import TableBalance
     from batch_pipelines.engine.ledger.rejects import Rejects
     from batch_pipelines.engine.postgres.database import Connection
-    from batch_pipelines.engine.writing.publishing import Publication
+    from batch_pipelines.engine.writing.publication import Publication
     from batch_pipelines.engine.writing.source import TableSource
 
 _ALL = sql.SQL("true")
