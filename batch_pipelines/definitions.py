@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets import feed_assets, feed_checks
-from batch_pipelines.alerting import alerts_sensor, thresholds_sensor
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
-from batch_pipelines.healing import dead_runs_sensor, rerun_sensor
 from batch_pipelines.jobs import (
     feed_job,
     replay_job,
@@ -21,10 +19,13 @@ from batch_pipelines.jobs import (
     verify_archive_job,
     verify_job,
 )
-from batch_pipelines.lateness import late_sensor
 from batch_pipelines.run_tags import feed_tags
 from batch_pipelines.schedules import verify_archive_schedule, verify_schedule, window_schedule
-from batch_pipelines.sensors import landing_sensor, reconcile_sensor
+from batch_pipelines.sensors.alerting import alerts_sensor, thresholds_sensor
+from batch_pipelines.sensors.healing import dead_runs_sensor, rerun_sensor
+from batch_pipelines.sensors.landing import landing_sensor
+from batch_pipelines.sensors.lateness import late_sensor
+from batch_pipelines.sensors.reconciling import reconcile_sensor
 from resources.batches import batches_resource
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster._core.storage.tags import SCHEDULE_NAME_TAG
 
+from batch_pipelines.engine.landing.watching import Position, look
 from batch_pipelines.engine.ledger import pauses
 from batch_pipelines.engine.ledger.arrivals import known_keys
 from batch_pipelines.engine.sources import is_always_there, place
-from batch_pipelines.engine.timetable import due
-from batch_pipelines.engine.watching import Position, look
+from batch_pipelines.engine.windowing.timetable import due
 from batch_pipelines.launching import asked_for, room
 from batch_pipelines.partitions import CRON
 from resources.batches import REQUESTED_BY_TAG, Batches

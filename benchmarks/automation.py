@@ -39,7 +39,7 @@ from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import PythonFileTarget
 
 from batch_pipelines.engine.feed_files import load_feeds
-from batch_pipelines.engine.landing import scan
+from batch_pipelines.engine.landing.deliveries import scan
 from batch_pipelines.instance import open_instance, prepared
 from benchmarks import common
 from benchmarks.automation_defs import RUNS_VARIABLE

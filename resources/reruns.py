@@ -12,7 +12,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG
 
 from batch_pipelines.engine.alerts import Alert, raise_alert
 from batch_pipelines.engine.errors import BatchError
-from batch_pipelines.engine.landing import find_delivery
+from batch_pipelines.engine.landing.deliveries import find_delivery
 from batch_pipelines.engine.ledger import pauses
 from batch_pipelines.engine.rerun.deciding import Asked, Decision, decide, decide_asked, heals
 from batch_pipelines.engine.rerun.failed import (

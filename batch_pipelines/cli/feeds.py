@@ -18,7 +18,7 @@ from batch_pipelines.engine.errors import BatchError, DeliveryError, FeedError, 
 from batch_pipelines.engine.feed_files import find_feed, load_feeds, place_of
 from batch_pipelines.engine.feeds import NO_TABLE, Feed
 from batch_pipelines.engine.fidelity import fidelity_of_text
-from batch_pipelines.engine.landing import is_data, list_files
+from batch_pipelines.engine.landing.deliveries import is_data, list_files
 from batch_pipelines.engine.ledger import pauses
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.reconciliation.loaded_batches import check_loaded, comparable_tables

@@ -26,7 +26,7 @@ from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.sources import gathered_keys, keys_to_import
-from batch_pipelines.engine.timetable import require_over
+from batch_pipelines.engine.windowing.timetable import require_over
 from batch_pipelines.instance import open_instance, prepared
 from batch_pipelines.run_tags import feed_tags
 

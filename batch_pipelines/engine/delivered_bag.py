@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import bagit
 
-    from batch_pipelines.engine.landing import Delivery
+    from batch_pipelines.engine.landing.deliveries import Delivery
 
 _PAYLOAD = "data/"
 _PIECE_BYTES = 1_000_000

@@ -28,7 +28,7 @@ from batch_pipelines.engine.feed_parts.tolerance import Limits, Rollback, Thresh
 from batch_pipelines.engine.formats import DEFAULT, Format
 from batch_pipelines.engine.queueing import Priority  # noqa: TC001  # pydantic reads it
 from batch_pipelines.engine.routes import Route
-from batch_pipelines.engine.windows import Windows
+from batch_pipelines.engine.windowing.windows import Windows
 
 # Dagster takes any string as a partition key, '' and newlines and '...' included; a key is also a
 # folder name, a part of an archive's name and a word on a command line, so it is kept to these.

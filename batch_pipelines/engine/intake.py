@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-    from batch_pipelines.engine.landing import Delivery
+    from batch_pipelines.engine.landing.deliveries import Delivery
     from batch_pipelines.engine.places.place import LandedFile, Readable, StoredChecksum
     from batch_pipelines.engine.promises import Promise
     from batch_pipelines.engine.work import Work

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from batch_pipelines.engine.delivered_bag import read_bag
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.landing import MANIFESTS
+from batch_pipelines.engine.landing.deliveries import MANIFESTS
 from batch_pipelines.engine.statements import CRC32C, Statement, read_manifest, read_sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from batch_pipelines.engine.landing import Delivery
+    from batch_pipelines.engine.landing.deliveries import Delivery
     from batch_pipelines.engine.ledger.files import ImportFile
     from batch_pipelines.engine.places.place import LandedFile, StoredChecksum
 

@@ -9,14 +9,15 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batch_pipelines.engine import gathering, intake, landing
+from batch_pipelines.engine import intake
 from batch_pipelines.engine.catalog import match_columns
 from batch_pipelines.engine.errors import DeliveryError, FeedError
 from batch_pipelines.engine.feeds import check_key, is_key
-from batch_pipelines.engine.landing import Delivery, Landed
+from batch_pipelines.engine.landing import deliveries, gathering
+from batch_pipelines.engine.landing.deliveries import Delivery, Landed
 from batch_pipelines.engine.places.place import anything, nobody
 from batch_pipelines.engine.promises import read_promises
-from batch_pipelines.engine.timetable import over, require_over
+from batch_pipelines.engine.windowing.timetable import over, require_over
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -104,7 +105,7 @@ def look(feed: Feed, root: Path, wanted: Callable[[str], bool]) -> Landed:
         SettingsError: Its URL is not set, or cannot be used.
     """
     if feed.source.query is None:
-        return landing.look(feed, root, wanted)
+        return deliveries.look(feed, root, wanted)
     from batch_pipelines.engine.querying.waiting import waiting  # noqa: PLC0415
 
     found = waiting(feed.source.query)
@@ -162,7 +163,7 @@ def keys_to_import(feed: Feed, key: str | None, root: Path, *, now: dt.datetime)
             raise DeliveryError(message)
         return keys
     require_over(feed, check_key(key), now=now)
-    if by_path and landing.find_delivery(feed, check_key(key), root) is None:
+    if by_path and deliveries.find_delivery(feed, check_key(key), root) is None:
         near = ", ".join(find_keys(feed, root)[:12]) or "nothing"
         message = f"There is no file {feed.pattern(key, root)}. In landing for {feed.feed}: {near}."
         raise DeliveryError(message)
@@ -234,7 +235,7 @@ def gathered_keys(
 
 def _find(work: Work) -> Delivery | None:
     if work.feed.source.gather is None:
-        return landing.find_delivery(work.feed, work.key, work.settings.root)
+        return deliveries.find_delivery(work.feed, work.key, work.settings.root)
     with work.database.connect("gathered") as connection:
         return gathering.find(connection, work.feed, work.key, work.settings.root)
 

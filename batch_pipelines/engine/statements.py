@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import pydantic
 
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.landing import JSON_MANIFEST
+from batch_pipelines.engine.landing.deliveries import JSON_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import crc32c
 
 from batch_pipelines.engine.feeds import NO_TABLE
-from batch_pipelines.engine.landing import MANIFESTS
+from batch_pipelines.engine.landing.deliveries import MANIFESTS
 from batch_pipelines.engine.ledger.files import CHUNK_BYTES
 from batch_pipelines.engine.ledger.proofs import Check, TableValidation
 from batch_pipelines.engine.places.folder import Folder

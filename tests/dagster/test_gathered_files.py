@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batch_pipelines.engine.gathering import gather
+from batch_pipelines.engine.landing.gathering import gather
 from tests.support_process import command
 from tests.support_sensors import begun, cancelled, launched, requested, skipped
 from tests.support_shop import FEED, environment, failure_of, orders

@@ -567,7 +567,11 @@ def test_who_is_told_of_what_is_critical(written: Callable[[str], Path]) -> None
     ("old", "new", "why"),
     [
         ("range: {column: dep_delay, min: 1440}", "unique: [dep_delay]", "unique"),
-        ("15m", "soon", "a duration is a number of minutes, hours or days: 15m, 24h, 7d"),
+        (
+            "15m",
+            "soon",
+            "a duration is a number of seconds, minutes, hours or days: 30s, 15m, 24h, 7d",
+        ),
         ("duty", "duty, told_singly: 0", "greater than or equal to 1"),
         ("critical_when", "rules", "`critical` needs a `critical_when`"),
     ],

@@ -14,7 +14,7 @@ import pytest
 from batch_pipelines.engine.errors import DeliveryError, LeaseLostError, ThresholdError
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ingest import IngestResult, ingest
-from batch_pipelines.engine.landing import find_delivery
+from batch_pipelines.engine.landing.deliveries import find_delivery
 from batch_pipelines.engine.ledger import batches, files
 from batch_pipelines.engine.ledger.arrivals import Tried, tried
 from batch_pipelines.engine.ledger.batches import STAGES

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.landing import find_delivery
+from batch_pipelines.engine.landing.deliveries import find_delivery
 from batch_pipelines.engine.promises import Promise, read_promises
 from tests.support_engine import feed_of
 

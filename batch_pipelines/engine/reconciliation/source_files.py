@@ -10,7 +10,7 @@ from psycopg import sql
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.feeds import EVERY_TABLE
 from batch_pipelines.engine.intake import copy_staged, kind_of
-from batch_pipelines.engine.landing import find_delivery
+from batch_pipelines.engine.landing.deliveries import find_delivery
 from batch_pipelines.engine.ledger.files import ImportFile
 from batch_pipelines.engine.places.folder import Folder
 from batch_pipelines.engine.promises import promised_crc32c, read_promises

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.landing import find_delivery, find_keys
+from batch_pipelines.engine.landing.deliveries import find_delivery, find_keys
 from batch_pipelines.engine.places.folder import Folder
 from tests.support_engine import feed_of
 

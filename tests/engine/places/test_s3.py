@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.landing import find_delivery, find_keys, scan
+from batch_pipelines.engine.landing.deliveries import find_delivery, find_keys, scan
 from batch_pipelines.engine.places import s3_object
 from batch_pipelines.engine.places.place import StoredChecksum
 from batch_pipelines.engine.places.s3_object import BucketFile

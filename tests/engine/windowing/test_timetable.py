@@ -9,8 +9,8 @@ import pytest
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.feed_parts.partitions import Partitions
 from batch_pipelines.engine.feeds import Feed
-from batch_pipelines.engine.timetable import Sieve, due, over, require_over
-from batch_pipelines.engine.windows import Windows
+from batch_pipelines.engine.windowing.timetable import Sieve, due, over, require_over
+from batch_pipelines.engine.windowing.windows import Windows
 
 NOW = dt.datetime(2026, 6, 9, 22, tzinfo=dt.UTC)  # midnight in Vienna
 PARTITIONS = {"every": "day", "timezone": "Europe/Vienna", "start": "2026-06-01"}

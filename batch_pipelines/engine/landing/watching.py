@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from batch_pipelines.engine import gathering, sources
-from batch_pipelines.engine.arrivals import Decision, Waiting, changed, decide, turn
-from batch_pipelines.engine.completeness import awaited, needs_listed, read_listed
-from batch_pipelines.engine.landing import MANIFESTS
+from batch_pipelines.engine import sources
+from batch_pipelines.engine.landing import gathering
+from batch_pipelines.engine.landing.arrivals import Decision, Waiting, changed, decide, turn
+from batch_pipelines.engine.landing.completeness import awaited, needs_listed, read_listed
+from batch_pipelines.engine.landing.deliveries import MANIFESTS
 from batch_pipelines.engine.ledger import arrivals as ledger
 from batch_pipelines.engine.ledger import gathered
 from batch_pipelines.engine.ledger.batches import UNFINISHED
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_pipelines.engine.feeds import Feed
-    from batch_pipelines.engine.landing import Delivery
+    from batch_pipelines.engine.landing.deliveries import Delivery
     from batch_pipelines.engine.ledger.arrivals import Tried
     from batch_pipelines.engine.postgres.database import Connection
 

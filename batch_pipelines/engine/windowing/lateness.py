@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.postgres.database import Connection
-    from batch_pipelines.engine.windows import Window, Windows
+    from batch_pipelines.engine.windowing.windows import Window, Windows
 
 # A day and a half of hours, a month and a half of days: what was not told by then, nobody waits for.
 _WATCHED = 40

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from batch_pipelines.engine.lateness import tell_late
 from batch_pipelines.engine.ledger.arrivals import known_keys
 from batch_pipelines.engine.sources import look, place
+from batch_pipelines.engine.windowing.lateness import tell_late
 from resources.batches import Batches  # noqa: TC001  # Dagster reads the annotation
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batch_pipelines.engine.feed_parts.source import Gather
 from batch_pipelines.engine.feeds import is_key
-from batch_pipelines.engine.gathering import group, key_of
+from batch_pipelines.engine.landing.gathering import group, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

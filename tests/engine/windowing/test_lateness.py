@@ -10,8 +10,8 @@ import pytest
 from batch_pipelines.engine.alerts import acknowledge, listed
 from batch_pipelines.engine.feed_parts.partitions import Partitions
 from batch_pipelines.engine.feeds import Feed
-from batch_pipelines.engine.lateness import late_windows, tell_late
-from batch_pipelines.engine.windows import Windows
+from batch_pipelines.engine.windowing.lateness import late_windows, tell_late
+from batch_pipelines.engine.windowing.windows import Windows
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Database

@@ -12,7 +12,7 @@ import pytest
 
 from batch_pipelines.engine.feed_parts.partitions import Partitions
 from batch_pipelines.engine.feeds import Feed, is_key
-from batch_pipelines.engine.windows import Windows
+from batch_pipelines.engine.windowing.windows import Windows
 from batch_pipelines.partitions import feed_partitions
 
 # Clocks set at night, at midnight (days without one, and with two), by two hours, never; offsets of

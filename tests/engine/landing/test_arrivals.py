@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_pipelines.engine.arrivals import ASKED, Waiting, changed, decide, turn
-from batch_pipelines.engine.landing import Delivery
+from batch_pipelines.engine.landing.arrivals import ASKED, Waiting, changed, decide, turn
+from batch_pipelines.engine.landing.deliveries import Delivery
 from batch_pipelines.engine.ledger.arrivals import Tried
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batch_pipelines.engine.arrivals import Decision
+    from batch_pipelines.engine.landing.arrivals import Decision
 
 NOW = 1_000_000.0
 

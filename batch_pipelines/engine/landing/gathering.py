@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.feeds import check_key
 from batch_pipelines.engine.intake import copy_staged, kind_of
-from batch_pipelines.engine.landing import Landed, delivery_of, is_data, list_files
+from batch_pipelines.engine.landing.deliveries import Landed, delivery_of, is_data, list_files
 from batch_pipelines.engine.ledger import gathered as ledger
 from batch_pipelines.engine.ledger.files import ImportFile
 from batch_pipelines.engine.reading.count import records_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.feed_parts.source import Gather
     from batch_pipelines.engine.feeds import Feed
-    from batch_pipelines.engine.landing import Delivery
+    from batch_pipelines.engine.landing.deliveries import Delivery
     from batch_pipelines.engine.places.place import LandedFile
     from batch_pipelines.engine.postgres.database import Connection
 

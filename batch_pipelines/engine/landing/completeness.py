@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.delivered_bag import read_bag
 from batch_pipelines.engine.errors import DeliveryError
-from batch_pipelines.engine.landing import MANIFESTS
+from batch_pipelines.engine.landing.deliveries import MANIFESTS
 from batch_pipelines.engine.statements import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batch_pipelines.engine.feed_parts.source import Source
-    from batch_pipelines.engine.landing import Delivery
+    from batch_pipelines.engine.landing.deliveries import Delivery
     from batch_pipelines.engine.places.place import LandedFile
 
 _NAMED = 3  # of files that are told

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from batch_pipelines.engine.feeds import Feed
-    from batch_pipelines.engine.windows import Windows
+    from batch_pipelines.engine.windowing.windows import Windows
 
 # By then a schedule's tick has made its run, which the sensor sees.
 _LEFT_TO_SCHEDULE = dt.timedelta(minutes=1)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batch_pipelines.engine.completeness import awaited, needs_listed, read_listed
-from batch_pipelines.engine.landing import scan
+from batch_pipelines.engine.landing.completeness import awaited, needs_listed, read_listed
+from batch_pipelines.engine.landing.deliveries import scan
 from tests.support_engine import feed_of
 
 if TYPE_CHECKING:

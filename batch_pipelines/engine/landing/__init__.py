@@ -1,0 +1,1 @@
+"""Landing: what lies there, whether it is complete, which files are a delivery, which want a run."""

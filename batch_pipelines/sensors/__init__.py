@@ -1,0 +1,1 @@
+"""Sensors: thin wrappers around pure decisions."""
