@@ -6,12 +6,11 @@ from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from batch_pipelines.engine.digests import RowDigest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from batch_pipelines.engine.postgres.database import Connection
 
@@ -98,12 +97,6 @@ _SINCE = """
 SELECT batch_id::text FROM batch_audit.import_history
 WHERE published_at >= %s AND status = ANY(%s) ORDER BY published_at DESC
 """
-_EVENT = """
-INSERT INTO batch_audit.audit_event (principal_id, action, status, resource_type, resource_id,
-    correlation_id, details)
-VALUES (%s, %s, %s, 'batch', %s, %s, %s)
-"""
-_ENSURE_MONTH = "SELECT batch_audit.ensure_month('batch_audit.audit_event', clock_timestamp())"
 
 
 def record_kept(connection: Connection, batch_id: str, *, kept: bool) -> None:
@@ -175,22 +168,6 @@ def since(connection: Connection, moment: object, states: Iterable[str]) -> list
     """List the batches published since a moment and in one of these states, newest first."""
     rows = connection.execute(_SINCE, (moment, list(states))).fetchall()
     return [str(batch_id) for (batch_id,) in rows]
-
-
-def record_event(
-    connection: Connection,
-    batch_id: str,
-    *,
-    by: str,
-    action: str,
-    status: str,
-    correlation_id: str | None,
-    details: Mapping[str, object],
-) -> None:
-    """Add an audit event of a batch."""
-    connection.execute(_ENSURE_MONTH)
-    event = (by, action, status, batch_id, correlation_id, Jsonb(dict(details)))
-    connection.execute(_EVENT, event)
 
 
 def counts(tables: Iterable[TableRollback]) -> list[dict[str, object]]:

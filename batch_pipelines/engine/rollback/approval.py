@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.errors import FeedError, RollbackError
-from batch_pipelines.engine.ledger import rollbacks
+from batch_pipelines.engine.ledger import events
 from batch_pipelines.engine.rollback.takeback import Request
 
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ def approve(connection: Connection, reference: str, by: str) -> Request:
 
 def _record(connection: Connection, request: Request, by: str, what: str, request_id: str) -> None:
     for batch_id in request.batch_ids:
-        rollbacks.record_event(
-            connection, batch_id, by=by, action=f"batch.rollback.{what}", status="SUCCESS",
-            correlation_id=request_id, details={"reason": request.reason},
-        )  # fmt: skip
+        step = replace(request, requested_by=by, correlation_id=request_id)
+        details = {"reason": request.reason}
+        events.append(connection, step.event(batch_id, what, "SUCCESS", details))

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from batch_pipelines.engine.errors import BatchError, BusyError, RollbackError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import batches, rollbacks, staged_tables
+from batch_pipelines.engine.ledger import batches, events, rollbacks, staged_tables
 from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.postgres.lease import seize
 from batch_pipelines.engine.rollback.keeping import keep_rows
@@ -80,6 +80,15 @@ class Request:
     dry_run: bool = False
     correlation_id: str | None = None
     approved_by: str | None = None
+
+    def event(
+        self, batch_id: str, step: str, status: str, details: Mapping[str, object]
+    ) -> events.Event:
+        """Make the audit trail's entry for a step of it: `requested`, `started`, `done` ..."""
+        return events.Event(
+            self.requested_by, f"batch.rollback.{step}", status, "batch", batch_id,
+            correlation_id=self.correlation_id, details=details,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -372,15 +381,14 @@ class _Attempt:
         staged_tables.drop(connection, [batch.batch_id])
         if reinstated is not None:
             rollbacks.reinstate(connection, reinstated)
-        rollbacks.record_event(
-            connection, batch.batch_id, by=request.requested_by, action="batch.rollback.done",
-            status="SUCCESS", correlation_id=request.correlation_id,
-            details={
-                "reason": request.reason, "approved_by": request.approved_by,
-                "tables": rollbacks.counts(tables),
-                "cascaded": batch.batch_id not in request.batch_ids, "reinstated": reinstated,
-            },
-        )  # fmt: skip
+        details = {
+            "reason": request.reason,
+            "approved_by": request.approved_by,
+            "tables": rollbacks.counts(tables),
+            "cascaded": batch.batch_id not in request.batch_ids,
+            "reinstated": reinstated,
+        }
+        events.append(connection, request.event(batch.batch_id, "done", "SUCCESS", details))
 
 
 def _is_final(found: Plan) -> bool:
@@ -418,12 +426,9 @@ def _record(
     """Write down what is about to be done, or that it was not, in a transaction of its own."""
     with database.connect("rollback event") as connection, connection.transaction():
         for batch_id in request.batch_ids:
-            rollbacks.record_event(
-                connection, batch_id, by=request.requested_by, action=f"batch.rollback.{status}",
-                status="FAILED" if status == "refused" else "IN_PROGRESS",
-                correlation_id=request.correlation_id,
-                details={"reason": request.reason, **details},
-            )  # fmt: skip
+            outcome = "FAILED" if status == "refused" else "IN_PROGRESS"
+            told = {"reason": request.reason, **details}
+            events.append(connection, request.event(batch_id, status, outcome, told))
 
 
 def _refused_by_server(request: Request, error: psycopg.Error) -> str:

@@ -1,0 +1,74 @@
+"""The audit trail: who did what to what, and how it ended.
+
+One entry a deed, not a row; no entry has a value of a row. An entry is written in the transaction of
+its deed, so neither is there without the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from psycopg.types.json import Jsonb
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batch_pipelines.engine.postgres.database import Connection
+
+_ENSURE_MONTH = "SELECT batch_audit.ensure_month('batch_audit.audit_event', clock_timestamp())"
+_APPEND = """
+INSERT INTO batch_audit.audit_event (principal_id, action, status, resource_type, resource_id,
+    correlation_id, session_context, compliance_context, details)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the audit trail.
+
+    Attributes:
+        principal_id: Who did it.
+        action: What was done, and how far: `batch.ingest.started`, `batch.rollback.done`, `hold.set`.
+        status: `IN_PROGRESS` of an intent, `SUCCESS` or `FAILED` of an outcome.
+        resource_type: What it was done to: `batch`, `feed`, `bag` ...
+        resource_id: Which one.
+        correlation_id: What belongs together has the same one; of a batch's, that of the batch.
+        details: Counts and reasons; never a value of a row.
+        session_context: From where: program, run, host, address; empty where nothing is known.
+        compliance_context: Regulation, data classification, accreditation; empty where none applies.
+    """
+
+    principal_id: str
+    action: str
+    status: str
+    resource_type: str
+    resource_id: str
+    correlation_id: str | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+    session_context: Mapping[str, object] = field(default_factory=dict)
+    compliance_context: Mapping[str, object] = field(default_factory=dict)
+
+
+def append(connection: Connection, event: Event) -> None:
+    """Add an entry to the audit trail, in the transaction that is open.
+
+    Args:
+        connection: To the target database.
+        event: What happened.
+    """
+    connection.execute(_ENSURE_MONTH)
+    connection.execute(
+        _APPEND,
+        (
+            *(event.principal_id, event.action, event.status),
+            *(event.resource_type, event.resource_id, event.correlation_id),
+            *(_json(event.session_context), _json(event.compliance_context)),
+            Jsonb(dict(event.details)),
+        ),
+    )
+
+
+def _json(context: Mapping[str, object]) -> Jsonb | None:
+    return Jsonb(dict(context)) if context else None
