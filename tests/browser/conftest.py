@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import psycopg
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -23,12 +18,14 @@ from playwright.sync_api import expect, sync_playwright
 from batch_pipelines.engine.postgres.database import DATA_DATABASE
 from batch_pipelines.engine.postgres.server import EmbeddedServer
 from tests.support_channels import Service, running_service
+from tests.support_dev import running_dev
 from tests.support_process import command
 from tests.support_shop import FEED, deliver, environment, open_shop, orders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import psutil
     from playwright.sync_api import Page
 
 PROJECT = Path(__file__).parents[2]
@@ -134,30 +131,8 @@ def dev(chromium: str, tmp_path: Path, service: Service) -> Iterator[Dev]:
     deliver(tmp_path, EARLIER, orders(5))
     imported = command("import", FEED, "--batch", EARLIER, environment=surroundings)
     assert imported.returncode == 0, imported.stderr
-    port = free_port()
-    log = tmp_path / "dev.log"
-    with log.open("w") as output:
-        process = psutil.Popen(
-            [sys.executable, "-m", "batch_pipelines", "dev", "--port", str(port)],
-            env=surroundings, stdout=output, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_for(f"{url}/server_info", process, log)
-            yield Dev(url, tmp_path, server, process, surroundings, service)
-        finally:
-            children = process.children(recursive=True)
-            process.terminate()
-            _, left = psutil.wait_procs([process, *children], timeout=180)
-            for each in left:
-                each.kill()
-            running = server.is_running()
-            server.stop(force=True)
-            shutil.rmtree(server.folder, ignore_errors=True)
-            shutil.rmtree(server.socket_folder, ignore_errors=True)
-    assert left == [], "`dev` left processes behind"
-    assert process.returncode == 0
-    assert not running, "`dev` left its database running"
+    with running_dev(tmp_path, surroundings) as (url, process):
+        yield Dev(url, tmp_path, server, process, surroundings, service)
 
 
 @pytest.fixture
@@ -205,21 +180,3 @@ def own_command(folder: Path) -> Path:
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batch_pipelines "$@"\n')
     program.chmod(0o755)
     return programs
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(url: str, process: psutil.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310  # our own, on loopback
-                return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
