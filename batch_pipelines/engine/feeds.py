@@ -17,6 +17,7 @@ from pydantic_core import PydanticKnownError
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.feed_parts.archiving import Archiving
+from batch_pipelines.engine.feed_parts.compliance import Compliance
 from batch_pipelines.engine.feed_parts.monitor import Monitor
 from batch_pipelines.engine.feed_parts.part import Part
 from batch_pipelines.engine.feed_parts.partitions import Partitions  # noqa: TC001  # pydantic reads it
@@ -96,6 +97,7 @@ class Feed(Part):
         critical: Who is told of critical rows, those that fulfil a `critical_when` of their table.
         rerun: How its failed partitions are run again by themselves.
         archive: How they are archived, and where.
+        compliance: Which regulation applies to its data, for events and reports.
     """
 
     feed: Word = pydantic.Field(description="name of the feed")
@@ -169,6 +171,9 @@ class Feed(Part):
     )
     archive: Archiving = pydantic.Field(
         default=Archiving(), description="how its batches are archived, and where"
+    )
+    compliance: Compliance = pydantic.Field(
+        default=Compliance(), description="which regulation applies to its data"
     )
 
     @pydantic.field_validator("owners")

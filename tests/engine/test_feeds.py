@@ -581,3 +581,25 @@ def test_what_is_critical_is_checked(
 ) -> None:
     with pytest.raises(FeedError, match=why):
         load_feed(written(CRITICAL.replace(old, new)))
+
+
+def test_what_applies_to_its_data_is_said_in_words(written: Callable[[str], Path]) -> None:
+    assert load_feed(written(SMALLEST)).compliance.context == {}
+    said = "compliance: {regulation: CLIA, data_classification: PHI, accreditation: CAP}\n"
+    assert load_feed(written(SMALLEST + said)).compliance.context == {
+        "regulation": ["CLIA"],
+        "data_classification": "PHI",
+        "accreditation": "CAP",
+    }
+    several = load_feed(written(SMALLEST + "compliance: {regulation: [HIPAA, 21 CFR 11]}\n"))
+    assert several.compliance.regulation == ("HIPAA", "21 CFR 11")
+
+
+@pytest.mark.parametrize(
+    "said", ["regulation: [CLIA, clia]", 'regulation: "a\\nb"', "accreditation: ''", "law: GDPR"]
+)
+def test_what_is_no_word_of_compliance_is_refused(
+    said: str, written: Callable[[str], Path]
+) -> None:
+    with pytest.raises(FeedError, match="compliance"):
+        load_feed(written(SMALLEST + f"compliance: {{{said}}}\n"))

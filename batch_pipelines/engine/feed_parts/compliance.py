@@ -1,0 +1,50 @@
+"""What applies to a feed's data: regulation, data classification, accreditation.
+
+Words that events and reports repeat, and by which reports are asked for. They change nothing about how a
+feed is loaded: the product supports such controls, and claims nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+
+from batch_pipelines.engine.feed_parts.part import Part
+from batch_pipelines.engine.feed_parts.telling import one_or_many
+
+# It stands on one line in reports, on the command line and in events.
+_Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._/()-]{0,99}$")]
+
+
+class Compliance(Part):
+    """What applies to a feed's data.
+
+    Attributes:
+        regulation: HIPAA, CLIA, or any word of one's own; several where several apply.
+        data_classification: What sort of data it is: PHI, Internal, Public ...
+        accreditation: Who accredits what the data come from: CAP, COLA ...
+    """
+
+    regulation: Annotated[tuple[_Word, ...], one_or_many] = pydantic.Field(
+        default=(), description="what its data are under: HIPAA, CLIA, or a word of one's own"
+    )
+    data_classification: _Word | None = pydantic.Field(
+        default=None, description="what sort of data it is: PHI, Internal, Public"
+    )
+    accreditation: _Word | None = pydantic.Field(
+        default=None, description="who accredits what the data come from: CAP, COLA"
+    )
+
+    @pydantic.field_validator("regulation")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len({word.casefold() for word in value}) < len(value):
+            message = "a regulation stands twice"
+            raise ValueError(message)
+        return value
+
+    @property
+    def context(self) -> dict[str, object]:
+        """The same as an event's compliance context has it: only what is said."""
+        return {name: value for name, value in self.model_dump(mode="json").items() if value}
