@@ -11,6 +11,7 @@ import yaml
 from batch_pipelines.engine.contract import Contract
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.feed_parts.archiving import Archiving
+from batch_pipelines.engine.feed_parts.compliance import Compliance
 from batch_pipelines.engine.feed_parts.source import Source
 from batch_pipelines.engine.feed_parts.table import Table
 from batch_pipelines.engine.feeds import Feed
@@ -220,6 +221,7 @@ _KNOWN: Mapping[tuple[str, ...], Collection[str]] = {
     ("format",): Format.model_fields,
     ("contract",): Contract.model_fields,
     ("archive",): Archiving.model_fields,
+    ("compliance",): Compliance.model_fields,
     ("tables", "contract"): Contract.model_fields,
     ("tables", "rules"): [each.alias or name for name, each in Rule.model_fields.items()],
     ("tables", "rules", "range"): Range.model_fields,

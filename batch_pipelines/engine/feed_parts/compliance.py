@@ -6,6 +6,7 @@ feed is loaded: the product supports such controls, and claims nothing.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import pydantic
@@ -14,7 +15,18 @@ from batch_pipelines.engine.feed_parts.part import Part
 from batch_pipelines.engine.feed_parts.telling import one_or_many
 
 # It stands on one line in reports, on the command line and in events.
-_Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._/()-]{0,99}$")]
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/()-]{0,99}")
+
+
+def _word(value: str) -> str:
+    if not _WORD.fullmatch(value):
+        message = "must be letters, digits, spaces or . _ / ( ) -, at most 100, and begin with a letter or digit"
+        raise ValueError(message)
+    return value
+
+
+Word = Annotated[str, pydantic.AfterValidator(_word)]
+"""What a regulation, a class of data or an accreditation is called."""
 
 
 class Compliance(Part):
@@ -26,13 +38,13 @@ class Compliance(Part):
         accreditation: Who accredits what the data come from: CAP, COLA ...
     """
 
-    regulation: Annotated[tuple[_Word, ...], one_or_many] = pydantic.Field(
+    regulation: Annotated[tuple[Word, ...], one_or_many] = pydantic.Field(
         default=(), description="what its data are under: HIPAA, CLIA, or a word of one's own"
     )
-    data_classification: _Word | None = pydantic.Field(
+    data_classification: Word | None = pydantic.Field(
         default=None, description="what sort of data it is: PHI, Internal, Public"
     )
-    accreditation: _Word | None = pydantic.Field(
+    accreditation: Word | None = pydantic.Field(
         default=None, description="who accredits what the data come from: CAP, COLA"
     )
 
