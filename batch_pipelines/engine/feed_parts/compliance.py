@@ -20,7 +20,9 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/()-]{0,99}")
 
 def _word(value: str) -> str:
     if not _WORD.fullmatch(value):
-        message = "must be letters, digits, spaces or . _ / ( ) -, at most 100, and begin with a letter or digit"
+        message = (
+            "must be up to 100 letters, digits, spaces or . _ / ( ) -, a letter or digit first"
+        )
         raise ValueError(message)
     return value
 
