@@ -14,6 +14,7 @@ from batch_pipelines.cli import (
     db,
     dev,
     feeds,
+    hold,
     imports,
     reconcile,
     rejects,
@@ -37,6 +38,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(feeds.app, name="feeds")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(archive.app, name="archive")
+app.add_typer(hold.app, name="hold")
 app.command("import")(imports.import_)
 app.command("batches")(batches.batches)
 app.command("show")(batches.show)

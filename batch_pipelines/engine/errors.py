@@ -172,3 +172,11 @@ class ReconciliationError(BatchError):
 
 class AlertError(BatchError):
     """There is no such alert."""
+
+
+class HoldError(BatchError):
+    """A legal hold cannot be set or lifted as somebody asked."""
+
+
+class RetentionError(BatchError):
+    """Something whose time is over cannot be archived and deleted; it stays."""

@@ -22,6 +22,7 @@ from batch_pipelines.engine.feed_parts.monitor import Monitor
 from batch_pipelines.engine.feed_parts.part import Part
 from batch_pipelines.engine.feed_parts.partitions import Partitions  # noqa: TC001  # pydantic reads it
 from batch_pipelines.engine.feed_parts.rerun import Rerun
+from batch_pipelines.engine.feed_parts.retention import Retention
 from batch_pipelines.engine.feed_parts.source import PLACEHOLDER, Source
 from batch_pipelines.engine.feed_parts.table import Table  # noqa: TC001  # pydantic reads it
 from batch_pipelines.engine.feed_parts.telling import Critical
@@ -98,6 +99,7 @@ class Feed(Part):
         rerun: How its failed partitions are run again by themselves.
         archive: How they are archived, and where.
         compliance: Which regulation applies to its data, for events and reports.
+        retention: How long what they leave is kept.
     """
 
     feed: Word = pydantic.Field(description="name of the feed")
@@ -174,6 +176,9 @@ class Feed(Part):
     )
     compliance: Compliance = pydantic.Field(
         default=Compliance(), description="which regulation applies to its data"
+    )
+    retention: Retention = pydantic.Field(
+        default=Retention(), description="how long what they leave is kept, and by which law"
     )
 
     @pydantic.field_validator("owners")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import psycopg
 import pydantic
 from psycopg import conninfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.feed_parts.archiving import checked_place
+from batch_pipelines.engine.feed_parts.retention import Regulation  # noqa: TC001  # pydantic reads it
 
 _REMEDY = "Unset it to use the default, or correct it; README.md lists the settings."
 
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
         monitor: File that says how all batches together are watched; None stands for the default.
         archive: Where bags stand: a folder, or `s3://BUCKET/PREFIX`; None for one below `home`.
         archive_key: The secret keys of age by which feeds that ask for it are encrypted.
+        regulations: Regulations that every feed is under, parted by commas; see `engine.retention`.
         bulk: Whether many rows are inserted by one statement; `off` inserts each by itself, to debug.
     """
 
@@ -49,6 +51,7 @@ class Settings(BaseSettings):
     monitor: Path | None = None
     archive: str | None = None
     archive_key: pydantic.SecretStr | None = None
+    regulations: Annotated[tuple[Regulation, ...], NoDecode] = ()
     bulk: bool = True
 
     @pydantic.field_validator(
@@ -57,6 +60,13 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @pydantic.field_validator("regulations", mode="before")
+    @classmethod
+    def _parted_by_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(word.strip().lower() for word in value.split(",") if word.strip())
+        return value
 
     @pydantic.field_validator("database_url", "dagster_url")
     @classmethod
