@@ -16,6 +16,7 @@ from batch_pipelines.cli import (
     feeds,
     hold,
     imports,
+    metrics,
     reconcile,
     rejects,
     reruns,
@@ -49,6 +50,7 @@ app.command("cancel")(cancel.cancel)
 app.command("rerun-failed")(reruns.rerun_failed)
 app.command("verify")(verify.verify)
 app.command("reconcile")(reconcile.reconcile)
+app.command("metrics")(metrics.metrics)
 app.command("dev")(dev.dev)
 
 

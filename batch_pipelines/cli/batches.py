@@ -22,6 +22,7 @@ from batch_pipelines.cli.show import (
 from batch_pipelines.engine.ledger import (
     archives,
     columns,
+    costs,
     critical,
     files,
     proofs,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.costs import BatchCost
     from batch_pipelines.engine.ledger.critical import CriticalCount
     from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.ledger.verifications import TableVerification
@@ -116,6 +118,7 @@ def show(
         archive = archives.bag(connection, found.batch_id)
         taken_back = rollbacks.of_batch(connection, found.batch_id)
         waiting = staged_tables.of_batch(connection, found.batch_id)
+        cost = costs.of_batch(connection, found.batch_id)
     if json:
         print_json({
             "batch": found, "runs": runs, "stages": stages, "files": staged,
@@ -123,7 +126,7 @@ def show(
             "signature_events": events, "rejects": reasons,
             "columns": fidelity, "critical": told, "validations": validations, "verifications": verified,
             "archive": archive, "last_attempt": last, "rollback": taken_back,
-            "waiting": waiting,
+            "waiting": waiting, "cost": cost,
             "next": next_command(found, archived=archive is not None),
         })  # fmt: skip
         return
@@ -166,7 +169,18 @@ def show(
         say(
             f"Bag: {archive.place} ({archive.payload_files} files, {archive.payload_bytes:,} bytes)"
         )
+    _print_cost(cost)
     say(f"Next: {next_command(found, archived=archive is not None)}")
+
+
+def _print_cost(cost: BatchCost) -> None:
+    if cost.publish_seconds is None or cost.wal_bytes is None:
+        return
+    row = "" if cost.wal_bytes_per_row is None else f" ({cost.wal_bytes_per_row:,.0f} a row)"
+    say(
+        f"Cost: {cost.wal_bytes:,} bytes of write-ahead log{row}, {cost.publish_seconds:,.2f} s of a "
+        f"server process, {cost.stage_seconds or 0:,.2f} s of stages"
+    )
 
 
 def _show_reconciled(connection: Connection, reference: str, *, json: bool) -> bool:

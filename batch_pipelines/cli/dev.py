@@ -21,11 +21,12 @@ from rich.markup import escape
 from batch_pipelines.cli.channel import terminal_channel
 from batch_pipelines.cli.dagster_log import watched
 from batch_pipelines.cli.following import following
+from batch_pipelines.cli.metrics import collector_of
 from batch_pipelines.cli.show import complain, console, say, status
 from batch_pipelines.engine.alerts.channels import VARIABLE, read_channels
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.settings import load_settings
-from batch_pipelines.instance import prepared
+from batch_pipelines.instance import open_instance, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,10 @@ def dev(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the UI, on the loopback address.")
     ] = 3000,
+    metrics: Annotated[
+        int | None,
+        typer.Option(help="Port for Prometheus, on the loopback address.", min=1, max=65535),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Dagster's whole log here, and not in a file.")
     ] = False,
@@ -76,6 +81,11 @@ def dev(
             log.write_bytes(b"")
             stack.enter_context(watched(log, lambda line: _tell(f"[red]{escape(line)}[/]")))
         stack.enter_context(following(database, _tell_batch))
+        if metrics is not None:
+            from batch_pipelines.engine.metrics.exposition import served  # noqa: PLC0415  # heavy
+
+            collector = collector_of(database, stack.enter_context(open_instance()))
+            say(f"Metrics: {stack.enter_context(served(collector, metrics))}")
         stack.enter_context(_announced(port, sorted(channels), log))
         code = _run(command, environment, log)
     if code and log is not None:

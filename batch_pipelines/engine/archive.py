@@ -22,7 +22,7 @@ from batch_pipelines.engine.archiving.folder import ArchiveFolder
 from batch_pipelines.engine.archiving.packing import Packing
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import archives, files, rejects
+from batch_pipelines.engine.ledger import archives, files, rejects, totals
 from batch_pipelines.engine.ledger.archives import ArchiveRecord
 from batch_pipelines.engine.ledger.reject_files import same_rejects
 from batch_pipelines.engine.unfinished import clear_staging
@@ -80,6 +80,8 @@ def archive(connection: Connection, work: Work) -> ArchiveResult:
         with recorded(connection, work, batch.batch_id, "archive"):
             _archive(connection, work, batch)
     clear_staging(connection, work.settings, work.feed.feed, work.key)
+    # Here most batches end.
+    totals.fold(connection)
     return ArchiveResult(
         batch,
         to_do,

@@ -166,7 +166,8 @@ DELETE FROM batch_audit.batch_stage WHERE batch_id = %s AND stage IN ('validate'
 """
 _VOLUME = """
 UPDATE batch_audit.import_history
-SET source_bytes = %s, wal_bytes = pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s::pg_lsn)
+SET source_bytes = %s, wal_bytes = pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s::pg_lsn),
+    publish_seconds = extract(epoch FROM clock_timestamp() - transaction_timestamp())
 WHERE batch_id = %s
 """
 _REJECTED = "UPDATE batch_audit.import_history SET rejected_records = %s WHERE batch_id = %s"
@@ -460,7 +461,7 @@ def wal_position(connection: Connection) -> str:
 
 
 def record_volume(connection: Connection, batch_id: str, *, source_bytes: int, since: str) -> None:
-    """Keep how much was read and how much write-ahead log it took, inside the publish transaction.
+    """Keep how much was read, and how much log and time of the server it took, before the COMMIT.
 
     Args:
         connection: The publishing connection.

@@ -1,0 +1,1 @@
+"""Metrics for outside monitoring, in Prometheus' names and units; docs/monitoring.md lists them."""
