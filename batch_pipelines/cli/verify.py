@@ -1,12 +1,14 @@
-"""`verify`: prove batches again, against the tables of today."""
+"""`verify`: prove batches again, against the tables of today; or the audit trail."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path  # noqa: TC003  # typer reads it
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batch_pipelines.cli.audited import verify_trail
 from batch_pipelines.cli.batches import opened_ledger
 from batch_pipelines.cli.differences import print_differences
 from batch_pipelines.cli.imports import user
@@ -39,13 +41,26 @@ def verify(
         typer.Option(help="So many in force, those longest not verified first.", min=1),
     ] = None,
     feed: Annotated[str | None, typer.Option(help="With --all or --sample: of this feed.")] = None,
+    audit: Annotated[bool, typer.Option("--audit", help="The audit trail itself.")] = False,
+    anchors: Annotated[
+        Path | None, typer.Option(help="With --audit: folder of anchors, if another than the own.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Prove batches again, against the tables of today."""
-    if (batch is not None) + every + (sample is not None) != 1:
-        raise typer.BadParameter("Give a BATCH, or --all, or --sample N.")
-    if batch is not None and feed is not None:
+    if (batch is not None) + every + (sample is not None) + audit != 1:
+        raise typer.BadParameter("Give a BATCH, or --all, or --sample N, or --audit.")
+    if feed is not None and (batch is not None or audit):
         raise typer.BadParameter("--feed goes with --all or --sample.")
+    if anchors is not None and not audit:
+        raise typer.BadParameter("--anchors goes with --audit.")
+    if audit:
+        verify_trail(anchors, json=json)
+        return
+    _verify_batches(batch, sample, feed, json=json)
+
+
+def _verify_batches(batch: str | None, sample: int | None, feed: str | None, *, json: bool) -> None:
     settings = load_settings()
     with opened_ledger() as connection:
         # Without the feeds only the columns of changed rows are not told.

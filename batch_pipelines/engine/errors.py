@@ -162,6 +162,10 @@ class ArchiveError(BatchError):
     cause: ClassVar[Cause] = "archive"
 
 
+class AuditError(BatchError):
+    """The audit trail cannot be read, or an anchor of it not be written."""
+
+
 class AdoptionError(BatchError):
     """A table that was there before us cannot be tracked, adopted or given back as it is."""
 

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         alerts: The channels that alerts are sent to; see `engine.alerts.channels`.
         monitor: File that says how all batches together are watched; None stands for the default.
         archive: Where bags stand: a folder, or `s3://BUCKET/PREFIX`; None for one below `home`.
+        anchors: Folder for anchors of the audit trail; None for one below `home`.
         archive_key: The secret keys of age by which feeds that ask for it are encrypted.
         regulations: Regulations that every feed is under, parted by commas; see `engine.retention`.
         bulk: Whether many rows are inserted by one statement; `off` inserts each by itself, to debug.
@@ -50,12 +51,14 @@ class Settings(BaseSettings):
     runs_at_once: int = pydantic.Field(default=max(2, os.cpu_count() or 2), ge=1)
     monitor: Path | None = None
     archive: str | None = None
+    anchors: Path | None = None
     archive_key: pydantic.SecretStr | None = None
     regulations: Annotated[tuple[Regulation, ...], NoDecode] = ()
     bulk: bool = True
 
     @pydantic.field_validator(
-        "database_url", "dagster_url", "alerts", "monitor", "archive", "archive_key", mode="before"
+        *("database_url", "dagster_url", "alerts", "monitor", "archive", "anchors", "archive_key"),
+        mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
@@ -89,7 +92,7 @@ class Settings(BaseSettings):
             return value if value is None else checked_place(value)
         return str(Path(value).expanduser().resolve())
 
-    @pydantic.field_validator("home", "feeds", "monitor")
+    @pydantic.field_validator("home", "feeds", "monitor", "anchors")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()
@@ -108,6 +111,11 @@ class Settings(BaseSettings):
     def archive_address(self) -> str:
         """Where the bags of finished batches stand, unless their feed says otherwise."""
         return self.archive or str(self.home / "archive")
+
+    @property
+    def anchors_folder(self) -> Path:
+        """Where anchors of the audit trail are kept."""
+        return self.anchors or self.home / "anchors"
 
     @property
     def dagster_home(self) -> Path:

@@ -83,7 +83,9 @@ def test_a_feed_may_want_two_people(
     assert loaded.rows() == []
     (batch,) = loaded.batches()
     assert batch.rolled_back_by == f"{imports.user()} (command line)"
-    found = loaded.query("SELECT action FROM batch_audit.audit_event ORDER BY id")
+    found = loaded.query(
+        "SELECT action FROM batch_audit.audit_event WHERE action LIKE 'batch.rollback.%' ORDER BY seq"
+    )
     assert [action.removeprefix("batch.rollback.") for (action,) in found] == [
         "requested", "approved", "started", "done",
     ]  # fmt: skip

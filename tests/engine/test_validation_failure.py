@@ -31,7 +31,10 @@ ROLL_BACK: dict[str, Any] = {"on_validation_failure": "roll_back"}
 
 
 def events(site: Site) -> list[tuple[str, str, str]]:
-    return site.sql("SELECT principal_id, action, status FROM batch_audit.audit_event ORDER BY id")
+    return site.sql(
+        "SELECT principal_id, action, status FROM batch_audit.audit_event"
+        " WHERE action LIKE 'batch.rollback.%' ORDER BY seq"
+    )
 
 
 def refused_load(site: Site, message: str) -> None:

@@ -1,7 +1,9 @@
 """The audit trail: who did what to what, and how it ended.
 
-One entry a deed, not a row; no entry has a value of a row. An entry is written in the transaction of
-its deed, so neither is there without the other.
+One entry a deed, not a row; no entry has a value of a row. An entry is appended in the transaction of
+its deed, so neither is there without the other. It takes its place in the chain when that transaction
+commits: wherever it is appended, nobody waits for the chain longer than a commit takes. Not here: how
+the chain is verified (`audit`).
 """
 
 from __future__ import annotations
@@ -16,12 +18,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.postgres.database import Connection
 
-_ENSURE_MONTH = "SELECT batch_audit.ensure_month('batch_audit.audit_event', clock_timestamp())"
-_APPEND = """
-INSERT INTO batch_audit.audit_event (principal_id, action, status, resource_type, resource_id,
-    correlation_id, session_context, compliance_context, details)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-"""
+_APPEND = "SELECT batch_audit.append_event(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +51,13 @@ class Event:
 def append(connection: Connection, event: Event) -> None:
     """Add an entry to the audit trail, in the transaction that is open.
 
+    It can be read when that has committed. After `SET CONSTRAINTS ALL IMMEDIATE` it is chained at once,
+    and nobody else can append until the COMMIT: nothing that takes long may come in between.
+
     Args:
         connection: To the target database.
         event: What happened.
     """
-    connection.execute(_ENSURE_MONTH)
     connection.execute(
         _APPEND,
         (

@@ -304,6 +304,8 @@ class _Attempt:
         failpoint("rollback.done", connection)
         if self.lease is not None:
             self.lease.fence(connection)
+        for done in self.done:
+            events.append(connection, self._event(done))
 
     def result(self, refused: RefusedError | None) -> Rollback:
         """Say what it came to."""
@@ -381,14 +383,17 @@ class _Attempt:
         staged_tables.drop(connection, [batch.batch_id])
         if reinstated is not None:
             rollbacks.reinstate(connection, reinstated)
+
+    def _event(self, done: RolledBack) -> events.Event:
+        batch_id, request = done.batch.batch_id, self.request
         details = {
             "reason": request.reason,
             "approved_by": request.approved_by,
-            "tables": rollbacks.counts(tables),
-            "cascaded": batch.batch_id not in request.batch_ids,
-            "reinstated": reinstated,
+            "tables": rollbacks.counts(done.tables),
+            "cascaded": batch_id not in request.batch_ids,
+            "reinstated": done.reinstated,
         }
-        events.append(connection, request.event(batch.batch_id, "done", "SUCCESS", details))
+        return request.event(batch_id, "done", "SUCCESS", details)
 
 
 def _is_final(found: Plan) -> bool:

@@ -71,7 +71,7 @@ def test_inserted_rows_of_all_tables_go(site: MakeSite) -> None:
     assert batches.by_id(here.connection, other.batch_id).status == "SUCCESS"
     events = here.sql(
         "SELECT action, status, principal_id FROM batch_audit.audit_event"
-        " WHERE resource_id = %s ORDER BY id",
+        " WHERE resource_id = %s AND action LIKE 'batch.rollback.%%' ORDER BY seq",
         batch.batch_id,
     )
     assert events == [
