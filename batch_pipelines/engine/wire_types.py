@@ -19,6 +19,7 @@ NUMERIC: Final = 1700
 
 _DECIMAL128_DIGITS: Final = 38  # what 128 bits hold; numeric itself goes on to 1000
 _MOST_DIGITS: Final = 1000
+_NUMERIC: Final = re.compile(r"numeric\((\d+),(\d+)\)")
 _NUMERIC_NAME: Final = re.compile(rf"numeric\({_MOST_DIGITS},(\d+)\)")
 
 
@@ -95,6 +96,20 @@ def wire_type_digested_as(name: str) -> WireType | None:
     if match := _NUMERIC_NAME.fullmatch(name):
         arrow = pa.decimal128(_DECIMAL128_DIGITS, int(match[1]))
         return WireType(NUMERIC, f"numeric({_DECIMAL128_DIGITS},{match[1]})", arrow)
+    return next((listed for listed in _BY_OID.values() if listed.name == name), None)
+
+
+def wire_type_named(name: str) -> WireType | None:
+    """Look a type of the closed list up by its name.
+
+    Args:
+        name: A `WireType.name`.
+
+    Returns:
+        The type; None where there is none of that name.
+    """
+    if match := _NUMERIC.fullmatch(name):
+        return _numeric((int(match[1]) << 16 | int(match[2])) + 4)
     return next((listed for listed in _BY_OID.values() if listed.name == name), None)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _READ_BYTES = 1024 * 1024
 _STRATEGY, _KEY = "Archive-Strategy", "Archive-Key"
 # What holds values of rows; what of it is not compressed by its own format.
-_SECRET = ("source/", "quarantine/", "row_digests/")
+_SECRET = ("source/", "quarantine/", "row_digests/", "rows/")
 _DELIVERED = ("source/", "quarantine/files/")
 
 

@@ -235,6 +235,11 @@ class ArchiveVerifier:
                 "Its batch is not in the ledger: the database was restored to a time before it, or is "
                 f"another one. Import {feed}/{key} again; the delivery is in the bag, in data/source."
             )
+        elif ".rows" in name:
+            remedy = (
+                "It holds rows of a batch, put away by a run that ended before it told. Where the "
+                "rows are still in their tables, they are put away again when their time comes."
+            )
         elif archives.bag(connection, batch_id) is None:
             remedy = (
                 f"Its batch is {batch.status} and not archived in the ledger. Run the asset "

@@ -57,6 +57,7 @@ FROM batch_audit.archive_manifest
 """
 _OF_BATCH = _COLUMNS + "WHERE batch_id = %s ORDER BY id"
 _BAG = _COLUMNS + "WHERE batch_id = %s AND kind = 'bag' ORDER BY id DESC LIMIT 1"
+_ROWS = _COLUMNS + "WHERE batch_id = %s AND kind = 'rows' ORDER BY id DESC LIMIT 1"
 _OF_FEED = """
 WHERE (%(feed)s::text IS NULL OR batch_id IN (
     SELECT batch_id FROM batch_audit.import_history WHERE feed = %(feed)s))
@@ -86,6 +87,12 @@ def bag(connection: Connection, batch_id: str) -> ArchiveRecord | None:
     """Read where the newest bag of a batch stands, None while it has none."""
     with connection.cursor(row_factory=class_row(ArchiveRecord)) as cursor:
         return cursor.execute(_BAG, (batch_id,)).fetchone()
+
+
+def rows(connection: Connection, batch_id: str) -> ArchiveRecord | None:
+    """Read where the newest bag of a batch's rows stands, None while it has none."""
+    with connection.cursor(row_factory=class_row(ArchiveRecord)) as cursor:
+        return cursor.execute(_ROWS, (batch_id,)).fetchone()
 
 
 def of_batch(connection: Connection, batch_id: str) -> list[ArchiveRecord]:
