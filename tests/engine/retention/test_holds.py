@@ -44,7 +44,7 @@ def test_a_hold_is_over_what_it_says_until_it_is_lifted(site18: MakeSite) -> Non
     assert holds.listed(here.connection) == []
     assert len(holds.listed(here.connection, lifted=True)) == len(cases)
     told = here.sql("SELECT action, principal_id FROM batch_audit.audit_event"
-                    " WHERE resource_type = 'hold' ORDER BY id LIMIT 2")  # fmt: skip
+                    " WHERE resource_type = 'hold' ORDER BY seq LIMIT 2")  # fmt: skip
     assert told == [("hold.set", "counsel"), ("hold.lifted", "clerk")]
 
 
