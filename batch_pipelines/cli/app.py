@@ -19,6 +19,7 @@ from batch_pipelines.cli import (
     metrics,
     reconcile,
     rejects,
+    report,
     reruns,
     rollback,
     verify,
@@ -49,6 +50,7 @@ app.command("rollback")(rollback.rollback)
 app.command("cancel")(cancel.cancel)
 app.command("rerun-failed")(reruns.rerun_failed)
 app.command("verify")(verify.verify)
+app.command("report")(report.report)
 app.command("reconcile")(reconcile.reconcile)
 app.command("metrics")(metrics.metrics)
 app.command("dev")(dev.dev)

@@ -108,6 +108,11 @@ class Settings(BaseSettings):
         return self.home / "staging"
 
     @property
+    def reports(self) -> Path:
+        """Where reports are written that nobody wants elsewhere."""
+        return self.home / "reports"
+
+    @property
     def archive_address(self) -> str:
         """Where the bags of finished batches stand, unless their feed says otherwise."""
         return self.archive or str(self.home / "archive")

@@ -1,0 +1,53 @@
+"""`report`: what the ledger knows of a batch, as a file to read, print and hand over."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from importlib.metadata import version
+from pathlib import Path  # noqa: TC003  # typer reads it
+from typing import Annotated
+
+import typer
+
+from batch_pipelines.cli.batches import opened_ledger
+from batch_pipelines.engine.ledger import batches
+from batch_pipelines.engine.reports.batch_facts import read_batch
+from batch_pipelines.engine.reports.batch_page import batch_page
+from batch_pipelines.engine.reports.export import json_text, write, write_csv
+from batch_pipelines.engine.reports.html import page_html
+from batch_pipelines.engine.settings import load_settings
+
+
+def report(
+    batch: Annotated[str, typer.Argument(help="Batch id, a unique prefix of one, or FEED/KEY.")],
+    *,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the page here; by default below the home folder.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of writing a page.")
+    ] = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write its tables into this folder, one CSV file each.")
+    ] = None,
+) -> None:
+    """Write a report: one HTML file that needs nothing else; also JSON and CSV."""
+    settings = load_settings()
+    with opened_ledger() as connection:
+        found = batches.find(connection, batch)
+        facts = read_batch(
+            connection, found.batch_id, made_at=dt.datetime.now(dt.UTC), made_by=program()
+        )
+    page = batch_page(facts)
+    written = [] if csv is None else write_csv(csv, page.tables)
+    if html is not None or not (json or csv):
+        target = html or settings.reports / "batches" / f"{facts.batch.batch_id}.html"
+        written.append(write(target, page_html(page)))
+    # As they are, for the shell to take: a console would fold them.
+    sys.stdout.write(json_text(facts) if json else "".join(f"{path}\n" for path in written))
+
+
+def program() -> str:
+    """Say which program, of which version, makes a report."""
+    return f"batch-pipelines {version('batch-pipelines')}"

@@ -1,0 +1,115 @@
+"""What came after a batch: alerts, its archive, proofs made again, rollback, the audit trail."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from batch_pipelines.engine.ledger.batches import IN_FORCE
+from batch_pipelines.engine.reports.figures import said
+from batch_pipelines.engine.reports.page import Column, Section, Table
+
+if TYPE_CHECKING:
+    from batch_pipelines.engine.reports.batch_facts import BatchFacts
+
+
+def alerts(facts: BatchFacts) -> Section:
+    """Lay out the alerts, and who acknowledged them."""
+    table = Table(
+        "alerts", "Alerts about it",
+        (Column("alert", "code"), Column("severity", "state"), Column("subject"),
+         Column("raised", "time"),
+         Column("told"), Column("acknowledged", "time"), Column("by"), Column("note"),
+         Column("resolved", "time")),
+        tuple(
+            (str(a.alert_id), a.severity, a.subject, a.raised_at, ", ".join(a.deliveries) or None,
+             a.acknowledged_at, a.acknowledged_by, a.acknowledgement_note, a.resolved_at)
+            for a in facts.alerts
+        ),
+    )  # fmt: skip
+    return Section("alerts", "Alerts", said("" if facts.alerts else "There was none."), (table,))
+
+
+def archive(facts: BatchFacts, short: str) -> Section:
+    """Lay out the bags, and what was found of them."""
+    table = Table(
+        "bags", "Its bags",
+        (Column("bag", "code"), Column("holds"), Column("is", "state"), Column("files", "count"),
+         Column("bytes", "count"), Column("read whole and found right", "time"),
+         Column("looked at", "time"),
+         Column("SHA-256 of its tag manifest", "code"), Column("problems")),
+        tuple(
+            (b.place, "rows of tables" if b.kind == "rows" else "what was delivered", b.state,
+             b.payload_files, b.payload_bytes, b.verified_at, b.checked_at, b.tagmanifest_sha256,
+             "; ".join(b.problems) or None)
+            for b in facts.archives
+        ),
+    )  # fmt: skip
+    if not facts.archives:
+        return Section("archive", "Archive", ("It has no bag.",))
+    return Section(
+        "archive", "Archive", (), (table,), commands=(f"batch-pipelines archive verify {short}",)
+    )
+
+
+def verified(facts: BatchFacts, short: str) -> Section:
+    """Lay out what was found when the rows were proven again."""
+    table = Table(
+        "verifications", "What was found last",
+        (Column("table"), Column("is", "state"), Column("when", "time"),
+         Column("rows expected", "count"),
+         Column("rows found", "count"), Column("replaced since", "count"), Column("changed", "count"),
+         Column("missing", "count"), Column("added", "count"), Column("twice", "count"),
+         Column("columns that no digest covers"), Column("why")),
+        tuple(
+            (v.target_table, v.status, v.started_at, v.expected_rows, v.actual_rows, v.replaced,
+             v.changed, v.missing, v.added, v.duplicated, ", ".join(v.not_covered) or None, v.exception)
+            for v in facts.verifications
+        ),
+    )  # fmt: skip
+    commands = (f"batch-pipelines verify {short}",) if facts.batch.status in IN_FORCE else ()
+    text = "" if facts.verifications else "Its rows were not proven again since they were loaded."
+    return Section("verified", "Proven again", said(text), (table,), commands=commands)
+
+
+def rollback(facts: BatchFacts, short: str) -> Section:
+    """Lay out how it was taken back, or whether it can be."""
+    batch = facts.batch
+    table = Table(
+        "rollback", "What was done in each table, in rows",
+        (Column("table"), Column("deleted", "count"), Column("restored", "count"),
+         Column("reinstated", "count"), Column("owned", "count"), Column("kept", "count"),
+         Column("differing", "count")),
+        tuple(
+            (t.target_table, t.deleted, t.restored, t.reinstated, t.owned, t.kept, t.differing)
+            for t in facts.rollback
+        ),
+    )  # fmt: skip
+    if batch.rolled_back_at is not None:
+        text = f"By {batch.rolled_back_by}: {batch.rollback_reason}"
+        return Section("rollback", "Rollback", (text,), (table,))
+    if batch.status not in IN_FORCE:
+        return Section("rollback", "Rollback", ("There is nothing of it to take back.",))
+    until = batch.rollback_possible_until
+    limit = "" if until is None else f", until {until:%Y-%m-%d %H:%M} UTC"
+    text = f"It was not rolled back, and can be{limit}."
+    return Section(
+        "rollback", "Rollback", (text,), commands=(f"batch-pipelines rollback {short} --dry-run",)
+    )
+
+
+def events(facts: BatchFacts) -> Section:
+    """Lay out who did what to it."""
+    table = Table(
+        "events", "Entries of the audit trail about it",
+        (Column("when", "time"), Column("who"), Column("what"), Column("is", "state"),
+         Column("details", "code")),
+        tuple(
+            (e.created_at, e.principal_id, e.action, e.status,
+             json.dumps(e.details, ensure_ascii=False) if e.details else None)
+            for e in facts.events
+        ),
+    )  # fmt: skip
+    return Section(
+        "events", "Audit trail", said("" if facts.events else "There is no entry."), (table,)
+    )
