@@ -17,9 +17,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+# What a run needs, imported once by the server from which the processes are forked.
+import bagit as _bagit  # noqa: F401
+import duckdb as _duckdb  # noqa: F401
+import pandas as pd  # noqa: F401  # which duckdb imports late
 import psutil
 
-# What a run needs, imported once by the server from which the processes are forked.
 from batch_pipelines import definitions as _definitions  # noqa: F401
 from batch_pipelines.cli import main
 from batch_pipelines.engine.failpoints import armed
@@ -121,7 +124,7 @@ def importing(
     Yields:
         The import.
     """
-    _start_server()
+    start_server()
     answer, told = FORK.Pipe(duplex=False)
     what = (site.database, site.settings, site.feed, key, run_id, at, start, told)
     process = FORK.Process(target=_main, args=what, daemon=True)
@@ -171,7 +174,7 @@ def typing(
     Yields:
         The command.
     """
-    _start_server()
+    start_server()
     with TemporaryDirectory() as folder:
         said = Path(folder)
         for name in _SAID:
@@ -195,7 +198,7 @@ def command(
         return typed.ended()
 
 
-def _start_server() -> None:
+def start_server() -> None:
     with chdir(_ROOT):
         # It finds what it is to import in advance from the folder where it starts.
         forkserver.ensure_running()

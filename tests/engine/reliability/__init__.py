@@ -1,0 +1,1 @@
+"""Attacks on what is guaranteed: faults at every step, hostile input, random damage, random courses."""
