@@ -15,7 +15,12 @@ from batch_pipelines.engine.adoption.records import FIRST_REVISION
 from batch_pipelines.engine.adoption.standing import standings
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.feed_files import load_feeds
-from batch_pipelines.engine.postgres.database import DATA_DATABASE, embedded_server, open_database
+from batch_pipelines.engine.postgres.database import (
+    DAGSTER_SCHEMA,
+    DATA_DATABASE,
+    embedded_server,
+    open_database,
+)
 from batch_pipelines.engine.postgres.migrate import (
     check_revision,
     create_tables,
@@ -23,6 +28,7 @@ from batch_pipelines.engine.postgres.migrate import (
     status,
     upgrade,
 )
+from batch_pipelines.engine.roles.settle import open_schema
 from batch_pipelines.engine.settings import Settings, load_settings
 
 app = typer.Typer(
@@ -81,6 +87,8 @@ def upgrade_(*, json: Json = False) -> None:
     with open_database(settings) as database:
         after = upgrade(database)
         with database.connect("upgrade") as connection:
+            if settings.database_url is not None and settings.dagster_url is None:
+                open_schema(connection, DAGSTER_SCHEMA)
             created = create_tables(connection, feeds.values(), settings.feeds)
     if json:
         print_json({"revision": after.current, "tables_created_for": created})

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from batch_pipelines.engine.errors import FeedError, SettingsError
+from batch_pipelines.engine.roles.settle import (
+    FIRST_REVISION,
+    ensure_roles,
+    is_settled,
+    leave,
+    settle,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +97,7 @@ def require_current(connection: Connection) -> None:
 
 
 def upgrade(database: Database, revision: str = "head") -> LedgerStatus:
-    """Apply pending migrations; two at once wait for each other.
+    """Apply pending migrations and give each role its rights; two at once wait for each other.
 
     Args:
         database: The target database.
@@ -100,20 +107,26 @@ def upgrade(database: Database, revision: str = "head") -> LedgerStatus:
         The status afterwards.
 
     Raises:
-        SettingsError: There is no such revision, the ledger is newer than this program, or
-            PostgreSQL refuses a migration.
+        SettingsError: There is no such revision, the ledger is newer than this program, PostgreSQL
+            refuses a migration, or an administrator has to make the roles.
     """
     check_revision(revision)
     with database.connect("upgrade") as connection:
         found = _known_status(connection)
-        if found.current == found.head:
+        if found.current == found.head and is_settled(connection):
             return found
         connection.execute(_LOCK, (_LOCK_KEY,))
+        with_roles = revision == "head" or revision >= FIRST_REVISION
+        if with_roles:
+            ensure_roles(connection)
         missing = connection.execute(_NO_SCHEMA).fetchone()
         # Looked up first: IF NOT EXISTS asks for the right to create even where nothing is created.
         if missing is not None and missing[0]:
             connection.execute(_CREATE_SCHEMA)
-        _alembic(database, "upgrade", revision)
+        if found.current != found.head:
+            _alembic(database, "upgrade", revision)
+        if with_roles:
+            settle(connection)
         return status(connection)
 
 
@@ -139,6 +152,8 @@ def downgrade(database: Database, revision: str) -> LedgerStatus:
         if current is None or (revision != "base" and revision > current):
             message = f"The ledger is at revision {current or 'none'}: nothing to take back."
             raise SettingsError(message)
+        if revision == "base" or revision < FIRST_REVISION:
+            leave(connection)
         _alembic(database, "downgrade", revision)
         if revision == "base":
             connection.execute(_DROP_SCHEMA)
