@@ -27,7 +27,8 @@ SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = %s AND usename = current_user
 """
 _MAY_CREATE = """
-SELECT current_user, rolsuper OR rolcreatedb AND rolcreaterole FROM pg_roles WHERE rolname = current_user
+SELECT current_user, rolsuper OR rolcreatedb AND rolcreaterole FROM pg_roles
+WHERE rolname = current_user
 """
 # The first 33 characters are the name of a run, as in RUN.
 _LEFT = """
@@ -45,16 +46,16 @@ def require_createdb(url: str) -> None:
         url: A database of the server.
 
     Raises:
-        SettingsError: It does not answer, is too old, or its role may not create databases and roles.
+        SettingsError: It does not answer, is too old, or its role may not create databases or roles.
     """
     with Database(url).connect("tests") as connection:
         ((role, may_create),) = connection.execute(_MAY_CREATE).fetchall()
     if not may_create:
         raise SettingsError(
-            "BATCH_PIPELINES_DATABASE_URL is set, so the tests create databases and roles of their own on "
-            f"that server, for which its role {role} needs CREATEDB and CREATEROLE; found that it lacks "
-            f'one. Let an administrator type `ALTER ROLE "{role}" CREATEDB CREATEROLE`, or unset the '
-            "variable."
+            "BATCH_PIPELINES_DATABASE_URL is set, so the tests create databases and roles of their own "
+            f"on that server, for which its role {role} needs CREATEDB and CREATEROLE; found that it "
+            f'lacks one. Let an administrator type `ALTER ROLE "{role}" CREATEDB CREATEROLE`, or '
+            "unset the variable."
         )
 
 

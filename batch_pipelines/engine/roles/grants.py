@@ -62,7 +62,7 @@ RELATIONS: Final[dict[str, Grants]] = {
     # Appended to by `append_event` alone.
     "audit_event": Grants(_READ, reader=False),
     "audit_head": Grants(_READ, reader=False),
-    "audit_pending": Grants((), reader=False, auditor=False),
+    "audit_pending": Grants(_READ, reader=False),
     "batch_column": Grants(_REPLACE),
     "batch_cost": Grants(),
     "batch_integrity": Grants(),
@@ -115,15 +115,19 @@ RELATIONS: Final[dict[str, Grants]] = {
 """Tables and views of the schema batch_audit, by name."""
 
 FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
-    "append_event(text,text,text,text,text,text,jsonb,jsonb,jsonb)": (WRITER, VALUES),
+    "append_event(text,text,text,text,text,text,jsonb,jsonb,jsonb)": (WRITER,),
     "batch_id_of(text)": (WRITER, READER, AUDITOR),
     "bucket(double precision)": (WRITER,),
-    "chain_event()": (),
-    "ensure_audit_month(timestamp with time zone)": (),
+    "ensure_audit_month(timestamp with time zone)": (WRITER,),
     "ensure_month(regclass,timestamp with time zone)": (WRITER,),
-    "fill_batch_id()": (),
+    "event_hash(bigint,bytea,timestamp with time zone,text,text,text,text,text,text,jsonb,jsonb,jsonb)": (
+        AUDITOR,
+    ),
+    "framed(bytea)": (AUDITOR,),
+    "lock_chain()": (),
 }
-"""Who may EXECUTE a function of that schema. Nobody else may: PUBLIC's own right is taken away."""
+"""Who may EXECUTE a function of that schema; triggers apart, which nobody has to call. Nobody else may:
+PUBLIC's own right is taken away."""
 
 SCHEMAS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     LEDGER: dict.fromkeys(GRANTED, ("USAGE",)),
