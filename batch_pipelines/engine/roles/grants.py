@@ -114,15 +114,17 @@ RELATIONS: Final[dict[str, Grants]] = {
 }
 """Tables and views of the schema batch_audit, by name."""
 
+_EVENT_HASH: Final = (
+    "event_hash(bigint,bytea,timestamp with time zone,text,text,text,text,text,text,"
+    "jsonb,jsonb,jsonb)"
+)
 FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "append_event(text,text,text,text,text,text,jsonb,jsonb,jsonb)": (WRITER,),
     "batch_id_of(text)": (WRITER, READER, AUDITOR),
     "bucket(double precision)": (WRITER,),
     "ensure_audit_month(timestamp with time zone)": (WRITER,),
     "ensure_month(regclass,timestamp with time zone)": (WRITER,),
-    "event_hash(bigint,bytea,timestamp with time zone,text,text,text,text,text,text,jsonb,jsonb,jsonb)": (
-        AUDITOR,
-    ),
+    _EVENT_HASH: (AUDITOR,),
     "framed(bytea)": (AUDITOR,),
     "lock_chain()": (),
 }
