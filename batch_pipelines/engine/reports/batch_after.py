@@ -99,17 +99,36 @@ def rollback(facts: BatchFacts, short: str) -> Section:
 
 
 def events(facts: BatchFacts) -> Section:
-    """Lay out who did what to it."""
+    """Lay out who did what to it, and where that stands in the chain."""
+    found, end = facts.events, facts.chain_end
     table = Table(
         "events", "Entries of the audit trail about it",
-        (Column("when", "time"), Column("who"), Column("what"), Column("is", "state"),
-         Column("details", "code")),
+        (Column("entry", "count"), Column("when", "time"), Column("who"), Column("what"),
+         Column("is", "state"), Column("details", "code"), Column("SHA-256", "code")),
         tuple(
-            (e.created_at, e.principal_id, e.action, e.status,
-             json.dumps(e.details, ensure_ascii=False) if e.details else None)
-            for e in facts.events
+            (e.seq, e.created_at, e.principal_id, e.action, e.status,
+             json.dumps(e.details, ensure_ascii=False) if e.details else None, e.hash)
+            for e in found
         ),
     )  # fmt: skip
+    own = (
+        f"{len(found)} entries, from {found[0].seq:,} to {found[-1].seq:,}" if found else "No entry"
+    )
+    chain = Table(
+        "chain_end", "The end of the whole chain when this report was made",
+        (Column("ledger", "code"), Column("entry", "count"), Column("chained", "time"),
+         Column("SHA-256", "code")),
+        ((end.ledger_id, end.seq, end.at, end.hash),),
+    )  # fmt: skip
+    text = (
+        f"{own} of the chain. Each entry's SHA-256 covers the entry before it: while the chain has at "
+        "the entry that is named as its end the SHA-256 that stands here, nothing before it has been "
+        "changed since this report was made. The command checks all of it."
+    )
     return Section(
-        "events", "Audit trail", said("" if facts.events else "There is no entry."), (table,)
+        "events",
+        "Audit trail",
+        (text,),
+        (table, chain),
+        commands=("batch-pipelines verify --audit",),
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, LiteralString, TypeVar
 
 from psycopg.rows import class_row
 
+from batch_pipelines.engine.audit import anchors
 from batch_pipelines.engine.ledger import (
     archives,
     batches,
@@ -29,6 +30,7 @@ from batch_pipelines.engine.reports.trends import RecentBatch, recent_batches
 if TYPE_CHECKING:
     import datetime as dt
 
+    from batch_pipelines.engine.audit.anchors import Anchor
     from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.archives import ArchiveRecord
     from batch_pipelines.engine.ledger.batches import Batch, StageRecord
@@ -83,8 +85,8 @@ SELECT alert_id, kind, severity, subject, raised_at, escalated_at, acknowledged_
 FROM batch_audit.alert AS a WHERE batch_id = %s ORDER BY raised_at, alert_id
 """
 _EVENTS = """
-SELECT created_at, principal_id, action, status, details
-FROM batch_audit.audit_event WHERE resource_id = %s AND resource_type = 'batch' ORDER BY created_at, id
+SELECT seq, encode(hash, 'hex') AS hash, created_at, principal_id, action, status, details
+FROM batch_audit.audit_event WHERE resource_id = %s AND resource_type = 'batch' ORDER BY seq
 """
 
 
@@ -198,8 +200,10 @@ class AlertLine:
 
 @dataclass(frozen=True)
 class EventLine:
-    """An entry of the audit trail about the batch."""
+    """An entry of the audit trail about the batch, with its number in the chain and its SHA-256."""
 
+    seq: int
+    hash: str
     created_at: dt.datetime
     principal_id: str
     action: str
@@ -212,7 +216,8 @@ class BatchFacts:
     """All that is reported of a batch.
 
     `waiting` is how many rows wait for validation in each table. `checksums` are those of files, and of
-    chunks and rows the invalid ones. `recent` are the feed's batches up to this one.
+    chunks and rows the invalid ones. `chain_end` is the end of the whole audit trail. `recent` are the
+    feed's batches up to this one.
     """
 
     made_at: dt.datetime
@@ -240,6 +245,7 @@ class BatchFacts:
     archives: tuple[ArchiveRecord, ...]
     rollback: tuple[TableRollback, ...]
     events: tuple[EventLine, ...]
+    chain_end: Anchor
     recent: tuple[RecentBatch, ...]
 
 
@@ -297,6 +303,7 @@ def read_batch(
             archives=tuple(archives.of_batch(connection, batch_id)),
             rollback=tuple(rollbacks.of_batch(connection, batch_id)),
             events=_read(connection, EventLine, _EVENTS, batch_id),
+            chain_end=anchors.head(connection),
             recent=recent_batches(connection, batch.feed, batch.started_at, RECENT),
         )
 

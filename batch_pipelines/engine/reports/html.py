@@ -17,7 +17,8 @@ from batch_pipelines.engine.reports.page import NUMERIC
 if TYPE_CHECKING:
     from batch_pipelines.engine.reports.page import Page
 
-_DIVIDED = re.compile(r"[^._/]*[._/]?")
+# Names are divided at these signs, and what is longer than a column should be wide, anywhere.
+_DIVIDED = re.compile(r"[^._/\s-]{0,16}[._/\s-]*")
 _PACKAGE = "batch_pipelines.engine.reports"
 
 
@@ -39,7 +40,7 @@ def templates() -> jinja2.Environment:
 
 
 def breakable(text: str) -> Markup:
-    """Let a line end behind the signs that divide a name, before it breaks anywhere.
+    """Let a line end behind the signs that divide a name, and within what is long.
 
     Args:
         text: The text, which is escaped here.
