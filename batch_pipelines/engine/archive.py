@@ -22,7 +22,7 @@ from batch_pipelines.engine.archiving.folder import ArchiveFolder
 from batch_pipelines.engine.archiving.packing import Packing
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import archives, files, rejects, totals
+from batch_pipelines.engine.ledger import archives, batches, files, rejects, totals
 from batch_pipelines.engine.ledger.archives import ArchiveRecord
 from batch_pipelines.engine.ledger.reject_files import same_rejects
 from batch_pipelines.engine.unfinished import clear_staging
@@ -97,9 +97,12 @@ def _archive(connection: Connection, work: Work, batch: Batch) -> None:
     name = f"{batch.feed}/{batch.partition_key}/{batch.batch_id}"
     name = f"{name}.replay-{replays}" if replays else name
     known = {record.place for record in archives.of_batch(connection, batch.batch_id)}
-    left = next((bag for bag in archive.named(name) if archive.place(bag) not in known), None)
+    bags = list(archive.named(name))
+    left = next((bag for bag in bags if archive.place(bag) not in known), None)
     if left is None:
-        _write(connection, work, batch, archive, name)
+        # One that the ledger knows is whole: its run died before it had said that the stage is done.
+        if not bags:
+            _write(connection, work, batch, archive, name)
         return
     # An earlier try left it there and the ledger was not told; it may be years old.
     seal = _read_again(archive, left)
@@ -107,6 +110,7 @@ def _archive(connection: Connection, work: Work, batch: Batch) -> None:
     with connection.transaction():
         work.lease.hold(connection)
         archives.record(connection, record)
+        batches.end_stage(connection, batch.batch_id, "archive")
 
 
 def _write(connection: Connection, work: Work, batch: Batch, archive: Archive, name: str) -> None:
@@ -132,6 +136,7 @@ def _write(connection: Connection, work: Work, batch: Batch, archive: Archive, n
         work.lease.hold(connection)
         place = failpoint("archive.sealed", archive.place(draft.seal()))
         archives.record(connection, replace(record, place=place))
+        batches.end_stage(connection, batch.batch_id, "archive")
 
 
 def _validate(folder: Path) -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from batch_pipelines.engine.ledger import archives, proofs
-from batch_pipelines.engine.ledger.batches import IN_FORCE
+from batch_pipelines.engine.ledger import archives, batches, proofs
+from batch_pipelines.engine.ledger.batches import IN_FORCE, STAGES
 from batch_pipelines.engine.postgres.database import Database
 from batch_pipelines.engine.postgres.migrate import upgrade
 from batch_pipelines.engine.postgres.programs import binaries, run_as_server
@@ -296,8 +296,22 @@ def _wait_for_others(site: Site) -> None:
         time.sleep(0.01)
 
 
-def again(site: Site, scenario: Scenario) -> None:
-    """Do the same once more, in peace."""
+def again(site: Site, scenario: Scenario, *, resume: bool) -> None:
+    """Do the same once more, in peace.
+
+    Args:
+        site: Where.
+        scenario: What.
+        resume: Whether to go on from the stage that failed, as a retry of Dagster's does, where a batch
+            of the run has come so far; else all of it.
+    """
+    if resume and scenario.stages:
+        batch = site.history()[-1]
+        ended = batches.stages(site.connection, batch.batch_id)
+        done = [stage for stage in STAGES if stage in ended and ended[stage].status == "SUCCESS"]
+        if done and batch.duplicate_of is None:
+            site.run(stages=STAGES[len(done) :])
+            return
     scenario.act(site, Watch(Recorder(), site.settings.home), new_id())
 
 

@@ -90,6 +90,11 @@ class Scenario:
     prepare: Callable[[Site], None]
     act: Callable[[Site, Told, str], None]
 
+    @property
+    def stages(self) -> bool:
+        """Whether it is a run of all stages."""
+        return self.act is _import
+
 
 def _import(site: Site, told: Told, run_id: str) -> None:
     told.stage = "run"

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # What a process that crashes leaves is all there is to see, so commits are not put off.
 _SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
+# After these a run goes on from the stage that failed; after the others all of it is run anew.
+_RESUMED = frozenset({"crash after", "connection lost", "disk full"})
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def attack(
             assert not ended.message.startswith("Unexpected"), ended
             if ended.how == "done":
                 assert happened, "done, it says, and nothing is visible"
-            again(left, scenario)
+            again(left, scenario, resume=fault in _RESUMED)
             assert require_true(left, peace.before, peace.after)
             require_clean(left)
     if ended.struck is False:
