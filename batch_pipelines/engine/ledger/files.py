@@ -10,6 +10,8 @@ import crc32c
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from batch_pipelines.engine.ledger import checksum_sums
+
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping
@@ -288,8 +290,9 @@ def audit(connection: Connection, batch_id: str, checksums: Iterable[Checksum]) 
         )
         for c in checksums
     ]
-    with connection.cursor() as cursor:
+    with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(_AUDIT, rows)
+        checksum_sums.refresh(connection, batch_id)
 
 
 def checksums(connection: Connection, batch_id: str) -> list[ChecksumRecord]:

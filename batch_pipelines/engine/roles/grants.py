@@ -74,6 +74,9 @@ RELATIONS: Final[dict[str, Grants]] = {
     "batch_stage": Grants(_ALL),
     "batch_table": Grants(_ALL),
     "batch_throughput": Grants(),
+    "checksum_entity_sum": Grants(_APPEND),
+    "checksum_hour_sum": Grants(_APPEND),
+    "checksum_sum": Grants(_REPLACE),
     "crc32_audit": Grants(_APPEND),
     # Keys of rows are no business of who only counts.
     "critical_record": Grants(_KEEP, reader=False),
@@ -107,6 +110,7 @@ RELATIONS: Final[dict[str, Grants]] = {
     "threshold_state": Grants(_ALL),
     # `db track` is typed by the owner of the table, who has to be a writer for this.
     "tracked_table": Grants(_ALL, reader=False),
+    "unsummed_batch": Grants(),
     "validation_log": Grants(_KEEP),
     "validation_summary": Grants(_KEEP, reader=False),
     "verification_log": Grants(_APPEND, reader=False),
@@ -122,11 +126,15 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "append_event(text,text,text,text,text,text,jsonb,jsonb,jsonb)": (WRITER,),
     "batch_id_of(text)": (WRITER, READER, AUDITOR),
     "bucket(double precision)": (WRITER,),
+    "checksums_of(uuid)": (WRITER, READER, AUDITOR),
     "ensure_audit_month(timestamp with time zone)": (WRITER,),
     "ensure_month(regclass,timestamp with time zone)": (WRITER,),
+    "entity_checksums_of(uuid)": (WRITER, READER, AUDITOR),
     _EVENT_HASH: (AUDITOR,),
     "framed(bytea)": (AUDITOR,),
+    "hour_checksums_of(uuid)": (WRITER, READER, AUDITOR),
     "lock_chain()": (),
+    "sum_checksums(uuid[])": (WRITER,),
 }
 """Who may EXECUTE a function of that schema; triggers apart, which nobody has to call. Nobody else may:
 PUBLIC's own right is taken away."""

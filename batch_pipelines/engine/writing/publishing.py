@@ -17,7 +17,7 @@ from psycopg import sql
 from batch_pipelines.engine.catalog import parents_first
 from batch_pipelines.engine.errors import PublishError, ThresholdError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import batches, proofs, signatures, staged_tables
+from batch_pipelines.engine.ledger import batches, checksum_sums, proofs, signatures, staged_tables
 from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.reading.prefetch import prefetched
 from batch_pipelines.engine.writing.balancing import balance_of, farewell
@@ -304,6 +304,7 @@ def _record(
     if publication.work.feed.audit == "row":
         for each in written:
             audit_rows(connection, batch.batch_id, each.proof)
+        checksum_sums.refresh(connection, batch.batch_id)
     chunks = [chunk for each in written for chunk in each.proof.chunks]
     written_alike = [
         replace(own, fallback=publication.bisected.get(own.target_table, 0) > 0)

@@ -134,9 +134,14 @@ FROM batch_audit.import_history, generate_series(1, 3) n;
 
 def scans(connection: Connection, relation: str, batch_id: str) -> list[str]:
     """Relations that a look-up of one batch reads from their beginning to their end."""
-    query = (
-        f"EXPLAIN (FORMAT JSON) SELECT * FROM batch_audit.{relation} WHERE batch_id = '{batch_id}'"
+    return scanned(
+        connection, f"SELECT * FROM batch_audit.{relation} WHERE batch_id = '{batch_id}'"
     )
+
+
+def scanned(connection: Connection, question: str) -> list[str]:
+    """Relations that a question reads from their beginning to their end."""
+    query = f"EXPLAIN (FORMAT JSON) {question}"
     ((plan,),) = connection.execute(query.encode()).fetchall()
 
     def walk(node: dict[str, Any]) -> Iterator[str]:
@@ -154,9 +159,56 @@ def test_a_look_up_of_one_batch_reads_no_table_of_the_ledger_to_its_end(db: Conn
     ((batch_id,),) = db.execute(
         "SELECT batch_id::text FROM batch_audit.import_history LIMIT 1"
     ).fetchall()
+    # Sums there are none yet, and an empty table is read whole.
+    read = {each for name in VIEWS for each in scans(db, name, batch_id)}
+    assert read <= {"checksum_sum", "checksum_entity_sum"}
+    db.execute(
+        "SELECT batch_audit.sum_checksums(array_agg(batch_id)) FROM batch_audit.import_history"
+    )
+    db.execute("ANALYZE")
     assert {name: found for name in VIEWS if (found := scans(db, name, batch_id))} == {}
     # Those without rows here have an index all the same.
     db.execute("SET enable_seqscan = off")
     tables = [name for (name,) in db.execute(TABLES).fetchall()]
     assert "crc32_audit" in tables
     assert {name: found for name in tables if (found := scans(db, name, batch_id))} == {}
+
+
+# Those that are asked about all batches.
+GLOBAL = ("batch_integrity", "batch_throughput", "entity_compliance", "hourly_success")
+
+
+def test_a_question_about_all_batches_reads_sums_and_no_single_checksum(db: Connection) -> None:
+    db.execute(MANY)
+    before = {name: told(db, name) for name in GLOBAL}
+    db.execute(
+        "SELECT batch_audit.sum_checksums(array_agg(batch_id))"
+        " FROM (SELECT batch_id FROM batch_audit.import_history LIMIT 1500) h"
+    )
+    # Whether a batch has its sums or not, nobody can tell by the answer.
+    assert {name: told(db, name) for name in GLOBAL} == before
+    db.execute(
+        "SELECT batch_audit.sum_checksums(array_agg(batch_id)) FROM batch_audit.import_history"
+    )
+    assert {name: told(db, name) for name in GLOBAL} == before
+    db.execute("ANALYZE")
+    for name in GLOBAL:
+        read = scanned(db, f"SELECT * FROM batch_audit.{name}")
+        assert [each for each in read if each.startswith("crc32_audit")] == [], name
+    ((untouched,),) = db.execute(
+        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM batch_audit.entity_compliance"
+        " WHERE batch_start >= '2020-01-01' ORDER BY batch_start DESC"
+    ).fetchall()
+    assert rows_read(untouched[0]["Plan"], "crc32_audit") == 0
+
+
+def told(connection: Connection, view: str) -> list[str]:
+    query = f"SELECT to_jsonb(v)::text FROM batch_audit.{view} v ORDER BY 1"
+    return [text for (text,) in connection.execute(query.encode()).fetchall()]
+
+
+def rows_read(node: dict[str, Any], relation: str) -> float:
+    """Rows that a plan has read of a partitioned table."""
+    own = node["Relation Name"].startswith(relation) if "Relation Name" in node else False
+    here = node["Actual Rows"] * node["Actual Loops"] if own else 0
+    return float(here + sum(rows_read(child, relation) for child in node.get("Plans", ())))
