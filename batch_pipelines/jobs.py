@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets import feed_checks
 from assets.rerun import rerun_op
+from assets.restore import restore_op
 from assets.rollback import plan_op, rollback_config, rollback_op, verify_rollback_op
 from assets.verify import verify_op
 from assets.verify_archive import verify_archive_op
@@ -84,6 +85,24 @@ def rollback_job() -> dg.JobDefinition:
         verify_rollback_op.alias("verify")(rollback_op.alias("rollback")(plan_op()))
 
     return _rollback
+
+
+def restore_job() -> dg.JobDefinition:
+    """Make the job that brings rows of archived batches back, of any feed.
+
+    Returns:
+        A job `restore`; without more said, a dry run.
+    """
+
+    @dg.job(
+        name="restore",
+        description="Brings the rows of an archived batch back. The default is a dry run: the plan.",
+        executor_def=dg.in_process_executor,
+    )
+    def _restore() -> None:
+        restore_op()
+
+    return _restore
 
 
 def verify_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:

@@ -21,6 +21,7 @@ from batch_pipelines.cli import (
     rejects,
     report,
     reruns,
+    restore,
     rollback,
     verify,
 )
@@ -47,6 +48,7 @@ app.command("show")(batches.show)
 app.command("rejects")(rejects.rejects)
 app.command("replay")(imports.replay)
 app.command("rollback")(rollback.rollback)
+app.command("restore")(restore.restore)
 app.command("cancel")(cancel.cancel)
 app.command("rerun-failed")(reruns.rerun_failed)
 app.command("verify")(verify.verify)

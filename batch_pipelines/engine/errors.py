@@ -166,6 +166,10 @@ class AuditError(BatchError):
     """The audit trail cannot be read, or an anchor of it not be written."""
 
 
+class RestoreError(BatchError):
+    """Rows of an archived batch cannot come back into their tables; nothing was changed."""
+
+
 class AdoptionError(BatchError):
     """A table that was there before us cannot be tracked, adopted or given back as it is."""
 

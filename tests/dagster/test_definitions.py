@@ -80,6 +80,7 @@ def test_the_feeds_that_ship_load(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = {f"{name}{end}" for name in names for end in ("", "_replay")}
     assert {job.name for job in defs.jobs or ()} == {
         *expected,
+        "restore",
         "rollback",
         "rerun_failed",
         "verify_archive",

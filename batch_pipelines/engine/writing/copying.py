@@ -82,8 +82,8 @@ def copy_stamped(
     schema = pa.schema([*_fields(source.columns), pa.field(STAMP, pa.binary(16))])
     sent = 0
     if statements_for(source) > 1:
-        sent = _copy(connection, target, schema, itertools.islice(batches, 1))
-    return sent + _copy(connection, target, schema, batches)
+        sent = copy_batches(connection, target, schema, itertools.islice(batches, 1))
+    return sent + copy_batches(connection, target, schema, batches)
 
 
 def statements_for(source: TableSource) -> int:
@@ -122,8 +122,38 @@ def copy_placed(
     schema = pa.schema([*_fields(source.columns), pa.field(PLACE, pa.int64())])
     if source.is_grouped:
         schema = schema.append(pa.field(GROUP, pa.int32()))
-    _copy(connection, target, schema, placed())
+    copy_batches(connection, target, schema, placed())
     return total
+
+
+def copy_batches(
+    connection: Connection,
+    target: sql.Composable,
+    schema: pa.Schema,
+    batches: Iterator[pa.RecordBatch],
+) -> int:
+    """COPY record batches into a table, in binary, whose layout PostgreSQL's manual gives.
+
+    Args:
+        connection: A connection.
+        target: The quoted name of the table.
+        schema: Its columns, each with the Arrow type of its wire type.
+        batches: The rows.
+
+    Returns:
+        Rows sent.
+    """
+    names = sql.SQL(", ").join(map(sql.Identifier, schema.names))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(target, names)
+    encoder = pgpq.ArrowToPostgresBinaryEncoder(schema)
+    sent = 0
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        _send(copy, encoder.write_header())
+        for batch in batches:
+            _send(copy, encoder.write_batch(failpoint("bulk_write.parsed", batch)))
+            sent += batch.num_rows
+        _send(copy, encoder.finish())
+    return sent
 
 
 def _fields(columns: Sequence[Column]) -> list[pa.Field]:
@@ -136,26 +166,6 @@ def _record_batch(
     arrays = {c.name: a for c, a in zip(chunk.columns, chunk.arrays, strict=True)}
     ordered = {column.name: arrays[column.name] for column in columns} | extra
     return pa.RecordBatch.from_pydict(ordered)
-
-
-def _copy(
-    connection: Connection,
-    target: sql.Composable,
-    schema: pa.Schema,
-    batches: Iterator[pa.RecordBatch],
-) -> int:
-    """Encode record batches for COPY (FORMAT binary), whose layout PostgreSQL's manual gives."""
-    names = sql.SQL(", ").join(map(sql.Identifier, schema.names))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(target, names)
-    encoder = pgpq.ArrowToPostgresBinaryEncoder(schema)
-    sent = 0
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        _send(copy, encoder.write_header())
-        for batch in batches:
-            _send(copy, encoder.write_batch(failpoint("bulk_write.parsed", batch)))
-            sent += batch.num_rows
-        _send(copy, encoder.finish())
-    return sent
 
 
 def _send(copy: psycopg.Copy, encoded: bytes) -> None:

@@ -30,10 +30,11 @@ from batch_pipelines.engine.digests.recorded import digest_today
 from batch_pipelines.engine.digests.row_digest import RowDigest
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import archives, proofs
+from batch_pipelines.engine.ledger import archives, proofs, rollbacks
 from batch_pipelines.engine.ledger.archives import ArchiveRecord
 from batch_pipelines.engine.ledger.batches import IN_FORCE
 from batch_pipelines.engine.verification.rows import SNAPSHOT, batch_rows
+from batch_pipelines.engine.writing.keeping import whole_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,8 +204,21 @@ def _since_loading(connection: Connection, batch: Batch, recorded: TableBalance)
     if why is not None:
         return SinceLoading(recorded.stored, images.rows, None, why)
     sent = (recorded.digest_sum, recorded.digest_moment) if rows.columns.names else (0, 0)
-    loaded = RowDigest(recorded.stored, *sent)
-    return SinceLoading(recorded.stored, images.rows, own + images == loaded)
+    is_same = own + images == RowDigest(recorded.stored, *sent)
+    if is_same and not images.rows:
+        is_same = _is_whole(connection, batch.batch_id, recorded.target_table)
+    return SinceLoading(recorded.stored, images.rows, is_same)
+
+
+def _is_whole(connection: Connection, batch_id: str, name: str) -> bool:
+    """Look at columns that the batch did not bring, where the ledger has a digest of them, too."""
+    whole = rollbacks.whole(connection, batch_id, name)
+    if whole is None:
+        return True
+    info = read_table(connection, None, name)
+    written = sql.SQL("{} AS x").format(info.identifier)
+    where = stamped_rows(batch_id)
+    return whole_digest(connection, info, whole.columns, written, where) == whole.digest
 
 
 def _is_live(connection: Connection, account: Account) -> bool:

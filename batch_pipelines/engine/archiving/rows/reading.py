@@ -83,6 +83,15 @@ class OpenRows:
             )
             raise ArchiveError(message)
 
+    def fetch(self) -> None:
+        """Have the files of all tables on this machine, and proven, before a transaction needs them.
+
+        Raises:
+            ArchiveError: A file is not what the bag was sealed with, cannot be reached or decrypted.
+        """
+        for table in self.account.tables:
+            self._bag.path(table.file)
+
     def prove(self) -> None:
         """Read all rows of all tables.
 
