@@ -19,14 +19,20 @@ from batch_pipelines.cli import (
     metrics,
     reconcile,
     rejects,
-    report,
+    report_group,
     reruns,
     restore,
     rollback,
     verify,
 )
 from batch_pipelines.cli.show import complain
-from batch_pipelines.engine.errors import AlertError, BatchError, FeedError, SettingsError
+from batch_pipelines.engine.errors import (
+    AlertError,
+    BatchError,
+    FeedError,
+    ReportError,
+    SettingsError,
+)
 
 _FAILED, _WRONG_USAGE = 1, 2
 
@@ -42,6 +48,7 @@ app.add_typer(feeds.app, name="feeds")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(archive.app, name="archive")
 app.add_typer(hold.app, name="hold")
+app.add_typer(report_group.app, name="report")
 app.command("import")(imports.import_)
 app.command("batches")(batches.batches)
 app.command("show")(batches.show)
@@ -52,7 +59,6 @@ app.command("restore")(restore.restore)
 app.command("cancel")(cancel.cancel)
 app.command("rerun-failed")(reruns.rerun_failed)
 app.command("verify")(verify.verify)
-app.command("report")(report.report)
 app.command("reconcile")(reconcile.reconcile)
 app.command("metrics")(metrics.metrics)
 app.command("dev")(dev.dev)
@@ -62,7 +68,7 @@ def main() -> None:
     """Run the command line; an error of ours is one sentence on standard error, not a trace."""
     try:
         app()
-    except (AlertError, FeedError, SettingsError) as error:
+    except (AlertError, FeedError, ReportError, SettingsError) as error:
         complain(str(error))
         sys.exit(_WRONG_USAGE)
     except BatchError as error:

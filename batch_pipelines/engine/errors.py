@@ -188,3 +188,7 @@ class HoldError(BatchError):
 
 class RetentionError(BatchError):
     """Something whose time is over cannot be archived and deleted; it stays."""
+
+
+class ReportError(BatchError):
+    """A report cannot be made, proven or signed as it was asked for."""

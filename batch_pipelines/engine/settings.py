@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.feed_parts.archiving import checked_place
+from batch_pipelines.engine.feed_parts.partitions import known_timezone
 from batch_pipelines.engine.feed_parts.retention import Regulation  # noqa: TC001  # pydantic reads it
 
 _REMEDY = "Unset it to use the default, or correct it; README.md lists the settings."
@@ -36,6 +37,8 @@ class Settings(BaseSettings):
         anchors: Folder for anchors of the audit trail; None for one below `home`.
         archive_key: The secret keys of age by which feeds that ask for it are encrypted.
         regulations: Regulations that every feed is under, parted by commas; see `engine.retention`.
+        report_timezone: Whose days and months compliance reports go by, by a name of the IANA.
+        report_start: The first month that is a partition of the asset `compliance_report`.
         bulk: Whether many rows are inserted by one statement; `off` inserts each by itself, to debug.
     """
 
@@ -54,6 +57,8 @@ class Settings(BaseSettings):
     anchors: Path | None = None
     archive_key: pydantic.SecretStr | None = None
     regulations: Annotated[tuple[Regulation, ...], NoDecode] = ()
+    report_timezone: str = "UTC"
+    report_start: str = pydantic.Field(default="2026-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     bulk: bool = True
 
     @pydantic.field_validator(
@@ -84,6 +89,11 @@ class Settings(BaseSettings):
             message = "it cannot be parsed; special characters of a password are written %XX"
             raise ValueError(message) from None
         return value
+
+    @pydantic.field_validator("report_timezone")
+    @classmethod
+    def _is_a_time_zone(cls, value: str) -> str:
+        return known_timezone(value)
 
     @pydantic.field_validator("archive")
     @classmethod

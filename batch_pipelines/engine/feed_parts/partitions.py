@@ -55,6 +55,20 @@ Duration = Annotated[
 ]
 
 
+def known_timezone(name: str) -> str:
+    """Accept a time zone by its name of the IANA.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        message = "is no time zone; expected a name such as Europe/Vienna or UTC"
+        raise ValueError(message) from None
+    return name
+
+
 class Partitions(Part):
     """Windows of time, one delivery each.
 
@@ -81,12 +95,7 @@ class Partitions(Part):
     @pydantic.field_validator("timezone")
     @classmethod
     def _is_known(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            message = "is no time zone; expected a name such as Europe/Vienna or UTC"
-            raise ValueError(message) from None
-        return value
+        return known_timezone(value)
 
     @pydantic.field_validator("start", mode="before")
     @classmethod

@@ -92,6 +92,7 @@ class Section:
         tables: Its tables; those without rows are left out.
         pictures: Its pictures.
         commands: What to type to see more, or to check it.
+        facts: What it comes to, by name; before its pictures.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
     commands: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
