@@ -77,6 +77,9 @@ RELATIONS: Final[dict[str, Grants]] = {
     "checksum_entity_sum": Grants(_APPEND),
     "checksum_hour_sum": Grants(_APPEND),
     "checksum_sum": Grants(_REPLACE),
+    "compliance_report": Grants(_APPEND),
+    "compliance_report_file": Grants(_APPEND),
+    "compliance_report_type": Grants(_APPEND),
     "crc32_audit": Grants(_APPEND),
     # Keys of rows are no business of who only counts.
     "critical_record": Grants(_KEEP, reader=False),

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from batch_pipelines.engine.compliance.reading import KINDS, chosen
@@ -47,6 +48,11 @@ def test_what_was_made_is_kept_with_the_digest_of_each_file(db: Connection, tmp_
         ("report.started", "IN_PROGRESS", "a test"), ("report.made", "SUCCESS", "a test"),
     ]  # fmt: skip
     assert told[1][3]["content_sha256"] == made.read.content_sha256
+    for statement in ("UPDATE batch_audit.compliance_report SET feed = 'x'",
+                      "DELETE FROM batch_audit.compliance_report_file",
+                      "TRUNCATE batch_audit.compliance_report_type"):  # fmt: skip
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+            db.execute(statement.encode())
     # No value of a row, which the quarantine and alerts have, is in any form of it.
     page, model = (made.place(form).read_text() for form in ("html", "json"))
     assert "secret" not in page + model

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0024"
-down_revision = "0023"
+revision = "0026"
+down_revision = "0025"
 
 UPGRADE = """
 CREATE TABLE batch_audit.compliance_report (
@@ -66,6 +66,22 @@ CREATE TABLE batch_audit.compliance_report_file (
 CREATE INDEX ON batch_audit.compliance_report_file (sha256);
 COMMENT ON TABLE batch_audit.compliance_report_file IS
     'A file of a compliance report: where it was written, and the digest that proves it.';
+
+-- What was made and handed over stays on record as it was.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['compliance_report', 'compliance_report_type', 'compliance_report_file']
+    LOOP
+        EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON batch_audit.%I
+            FOR EACH ROW EXECUTE FUNCTION batch_audit.refuse_change()', name);
+        EXECUTE format('CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON batch_audit.%I
+            FOR EACH STATEMENT EXECUTE FUNCTION batch_audit.refuse_change()', name);
+        EXECUTE format('ALTER TABLE batch_audit.%I ENABLE ALWAYS TRIGGER append_only', name);
+        EXECUTE format('ALTER TABLE batch_audit.%I ENABLE ALWAYS TRIGGER append_only_truncate', name);
+    END LOOP;
+END $$;
 
 CREATE INDEX import_history_started ON batch_audit.import_history (started_at);
 CREATE INDEX validation_log_started ON batch_audit.validation_log (started_at);
