@@ -23,6 +23,7 @@ from batch_pipelines.cli import (
     reruns,
     restore,
     rollback,
+    support,
     verify,
 )
 from batch_pipelines.cli.show import complain
@@ -60,6 +61,7 @@ app.command("cancel")(cancel.cancel)
 app.command("rerun-failed")(reruns.rerun_failed)
 app.command("verify")(verify.verify)
 app.command("reconcile")(reconcile.reconcile)
+app.command("support")(support.support)
 app.command("metrics")(metrics.metrics)
 app.command("dev")(dev.dev)
 
