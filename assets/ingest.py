@@ -18,6 +18,10 @@ class IngestConfig(dg.Config):
         default=False,
         description="Load the delivery even though the same one is in force; it is superseded.",
     )
+    reprocess: str | None = pydantic.Field(
+        default=None,
+        description="Id of an earlier batch: import its source, out of its bag, not what is landing.",
+    )
 
 
 def ingest_asset(feed: Feed) -> dg.AssetsDefinition:
@@ -43,7 +47,7 @@ def ingest_asset(feed: Feed) -> dg.AssetsDefinition:
         batches: dg.ResourceParam[Batches],
     ) -> dg.MaterializeResult[None]:
         with batches.work(context, feed, "ingest") as (connection, work):
-            result = ingest(connection, work, force=config.force)
+            result = ingest(connection, work, force=config.force, reprocess=config.reprocess)
         for run_id in result.dead_runs:
             report_dead(context.instance, run_id, TAKEN_OVER)
         files = [

@@ -24,6 +24,7 @@ from batch_pipelines.engine.ledger import archives, files, pauses
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.postgres.migrate import require_current
+from batch_pipelines.engine.reprocessing import require_source
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.sources import gathered_keys, keys_to_import
 from batch_pipelines.engine.windowing.timetable import require_over
@@ -121,6 +122,27 @@ def replay(
     _end(outcomes, json=json)
 
 
+def reprocess(
+    batch: Annotated[str, typer.Argument(help="Batch id, unique prefix of one, or FEED/KEY.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Import the source of a batch again, out of its bag, as a new batch that takes its place."""
+    settings = load_settings()
+    with prepared(settings) as database:
+        with database.connect("reprocess") as connection:
+            require_current(connection)
+            found = ledger.find(connection, batch)
+            feeds = load_feeds(settings.feeds)
+            feed = find_feed(feeds, found.feed)
+            pauses.require_running(connection, feed.feed)
+            origin = require_source(connection, settings, found)
+        tags = feed_tags(feeds.values())[feed.feed]
+        importer = _Importer(feed, settings, database, tags, reprocess=origin.batch_id)
+        outcomes = importer.run([origin.partition_key], quiet=json)
+    _end(outcomes, json=json)
+
+
 def import_again(
     settings: Settings, database: Database, wanted: Sequence[tuple[Feed, list[str]]], *, json: bool
 ) -> None:
@@ -183,12 +205,13 @@ class _Importer:
         *,
         force: bool = False,
         replay: bool = False,
+        reprocess: str | None = None,
     ) -> None:
         # Dagster takes a second and a half to import; what is wrong above is said without it.
         from batch_pipelines.definitions import build_defs  # noqa: PLC0415
 
         self._feed, self._settings, self._database = feed, settings, database
-        self._force = force
+        self._ingest: dict[str, object] = {"force": force, "reprocess": reprocess}
         self._tags = tags
         self._instance: dg.DagsterInstance = open_instance()
         defs = build_defs(feeds=[feed], load=lambda: settings, progress=self._tell)
@@ -231,8 +254,10 @@ class _Importer:
     def _import(self, key: str) -> Imported:
         from resources.runs import LOCATION, REPOSITORY_TAG  # noqa: PLC0415
 
-        stage, config = ("bulk_write", "replay") if self._replay else ("ingest", "force")
-        ops = {f"{self._feed.feed}__{stage}": {"config": {config: self._replay or self._force}}}
+        stage, config = "ingest", self._ingest
+        if self._replay:
+            stage, config = "bulk_write", {"replay": True}
+        ops = {f"{self._feed.feed}__{stage}": {"config": config}}
         result = self._job.execute_in_process(
             instance=self._instance,
             partition_key=key,

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.archiving.keys import require_keys
 from batch_pipelines.engine.feeds import NO_TABLE
-from batch_pipelines.engine.ledger import batches, files, pauses
+from batch_pipelines.engine.ledger import batches, events, files, pauses
+from batch_pipelines.engine.ledger.events import Event
+from batch_pipelines.engine.reprocessing import retake
 from batch_pipelines.engine.sources import take_in
 from batch_pipelines.engine.unfinished import clear_staging, fail_unfinished
 from batch_pipelines.engine.work import recorded
@@ -48,7 +50,9 @@ class IngestResult:
     dead_runs: tuple[str, ...]
 
 
-def ingest(connection: Connection, work: Work, *, force: bool = False) -> IngestResult:
+def ingest(
+    connection: Connection, work: Work, *, force: bool = False, reprocess: str | None = None
+) -> IngestResult:
     """Stage the delivery of a partition as a new batch.
 
     A batch of this partition whose run died is failed first. A delivery that is in force already
@@ -59,6 +63,8 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
         connection: A connection in autocommit mode.
         work: The run's work; the batch gets its run id.
         force: Load the delivery even though it is in force already.
+        reprocess: Id of an earlier batch of the partition whose source, out of its bag, is the delivery
+            in place of what lies in landing; it is loaded even though it is in force already.
 
     Returns:
         The batch to go on with.
@@ -67,6 +73,7 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
         FeedPausedError: The feed is paused; nothing is recorded of the run.
         DeliveryError: The delivery is missing, changes while it is read, has a file that no table
             wants, or is not what its manifest says.
+        ArchiveError: The earlier batch has no bag, or none with its source as it was.
         LeaseLostError: Another run has taken the partition over.
         SettingsError: The feed asks for encryption, and there is no key.
     """
@@ -86,13 +93,19 @@ def ingest(connection: Connection, work: Work, *, force: bool = False) -> Ingest
     with recorded(connection, work, batch.batch_id, "ingest"), _cleared(work, batch.batch_id):
         # First of all: a delivery that fails here has been tried, too.
         seen = functools.partial(batches.record_fingerprint, connection, batch.batch_id)
-        taken = take_in(work, batch.batch_id, seen)
+        if reprocess is None:
+            taken = take_in(work, batch.batch_id, seen)
+        else:
+            taken = retake(connection, work, batch.batch_id, reprocess)
+        anyway = force or reprocess is not None
         identity = _identity(work, taken.files)
-        earlier = None if force else batches.same_content(connection, work.feed.feed, identity)
+        earlier = None if anyway else batches.same_content(connection, work.feed.feed, identity)
         with connection.transaction():
             files.replace(connection, batch.batch_id, taken.files)
             files.audit(connection, batch.batch_id, taken.checksums)
             batches.record_identity(connection, batch.batch_id, identity)
+            if reprocess is not None:
+                events.append(connection, _reprocessed(work, batch, reprocess))
             if earlier is not None:
                 batches.mark_duplicate(connection, batch.batch_id, earlier.batch_id)
         if earlier is not None:
@@ -122,6 +135,13 @@ def _fail_dead_batches(connection: Connection, work: Work) -> list[str]:
     name = work.feed.feed
     dead = fail_unfinished(connection, name, work.key, why, "dead_run", but=work.run_id)
     return [run for batch in dead for run in batches.runs(connection, batch.batch_id)]
+
+
+def _reprocessed(work: Work, batch: Batch, origin: str) -> Event:
+    return Event(
+        work.requested_by, "batch.reprocess.started", "IN_PROGRESS", "batch", batch.batch_id,
+        correlation_id=work.correlation_id, details={"source_of": origin},
+    )  # fmt: skip
 
 
 def _done(connection: Connection, batch: Batch) -> set[str]:

@@ -45,3 +45,14 @@ def test_rows_of_an_archived_batch_come_back(cli: Cli, shop: Shop) -> None:
     assert done.code == 0
     assert "hold set" in done.out.splitlines()[-1]
     assert shop.query("SELECT * FROM orders ORDER BY id") == before
+
+
+def test_a_delivery_is_imported_again_out_of_its_bag(cli: Cli, shop: Shop) -> None:
+    shop.deliver(DAY, orders(20))
+    assert cli("import", FEED).code == 0
+    first = cli("batches", "--json").json[0]["batch_id"]
+    shop.deliver(DAY, orders(5))
+    assert cli("import", FEED).code == 0
+    assert cli("reprocess", first[:8]).code == 0
+    assert shop.query("SELECT count(*) FROM orders") == [(20,)]
+    assert cli("reprocess", "nothing/such").code != 0

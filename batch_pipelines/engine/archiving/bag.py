@@ -140,11 +140,11 @@ class Bag:
         return target
 
     def under(self, folder: str) -> list[str]:
-        """List the files of a folder that is not compressed, by name."""
+        """List the files of a folder, by name."""
         start = f"{tags.DATA}/{folder}/"
-        age = ".age" if not self.packing.is_plain(f"{folder}/") else ""
+        packed = self.packing.stored(f"{folder}/").removeprefix(f"{folder}/")
         return sorted(
-            f"{folder}/{path.removeprefix(start).removesuffix(age)}"
+            f"{folder}/{path.removeprefix(start).removesuffix(packed)}"
             for path in self.files
             if path.startswith(start)
         )
