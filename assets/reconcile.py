@@ -13,7 +13,7 @@ from assets.common import stage_asset
 from assets.validate import check_results, check_specs, check_table
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.reconciliation.reconcile import Reconciler, overall, require_reconciled
-from resources.batches import REQUESTED_BY_TAG, UNKNOWN, Batches
+from resources.batches import Batches, requester
 
 _CHECKS = {
     "record_count": "As many rows in the table as records in the source.",
@@ -60,8 +60,10 @@ def reconcile_asset(feed: Feed) -> dg.AssetsDefinition:
         batches: dg.ResourceParam[Batches],
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         batch = context.partition_key if context.has_partition_key else None
-        by = context.run.tags.get(REQUESTED_BY_TAG, UNKNOWN)
-        reconciler = Reconciler(batches.database, batches.settings, feed, by, context.run.run_id)
+        by = requester(context.run)
+        reconciler = Reconciler(
+            batches.acting_for(context.run), batches.settings, feed, by, context.run.run_id
+        )
         with batches.connect("reconcile") as connection:
             results = [*reconciler.run(connection, batch, force=config.force)]
         tables = [table for result in results for table in result.tables]

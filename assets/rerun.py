@@ -9,7 +9,7 @@ from assets.common import table
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.rerun.deciding import Asked
 from batch_pipelines.engine.rerun.requests import ask
-from resources.batches import REQUESTED_BY_TAG, UNKNOWN, Batches
+from resources.batches import Batches, requester
 from resources.reruns import choose_asked
 
 
@@ -51,7 +51,7 @@ def rerun_op(feeds: Mapping[str, Feed]) -> dg.OpDefinition:
         wanted = {n: f for n, f in feeds.items() if config.feed in {None, n}}
         chosen = choose_asked(context.instance, batches, wanted, asked, config.partitions)
         if not config.dry_run:
-            by = context.run.tags.get(REQUESTED_BY_TAG, UNKNOWN)
+            by = requester(context.run)
             with batches.connect("rerun") as connection:
                 ask(connection, [c.failed for c in chosen if c.decision.run], by)
         rows = (

@@ -7,7 +7,7 @@ from assets.common import table
 from batch_pipelines.engine.ledger.batches import find
 from batch_pipelines.engine.restoring.report import told
 from batch_pipelines.engine.restoring.restore import RestoreRequest, restore
-from resources.batches import REQUESTED_BY_TAG, UNKNOWN, Batches
+from resources.batches import Batches, requester
 
 
 class RestoreConfig(dg.Config):
@@ -30,9 +30,9 @@ def restore_op(
     """Restore, or plan it."""
     with batches.connect("restore") as connection:
         batch = find(connection, config.batch)
-    by = context.run.tags.get(REQUESTED_BY_TAG, UNKNOWN)
+    by = requester(context.run)
     request = RestoreRequest(batch.batch_id, by, config.reason.strip(), config.dry_run)
-    done = restore(batches.database, batches.settings, request)
+    done = restore(batches.acting_for(context.run), batches.settings, request)
     for line in told(done, dry_run=config.dry_run):
         context.log.info(line)
     plan = done.plan

@@ -16,7 +16,7 @@ from batch_pipelines.engine.rollback.approval import ask
 from batch_pipelines.engine.rollback.report import told
 from batch_pipelines.engine.rollback.selection import select
 from batch_pipelines.engine.rollback.takeback import needs_two
-from resources.batches import REQUESTED_BY_TAG, UNKNOWN, Batches
+from resources.batches import Batches, requester
 from resources.rolled_back import tell_rolled_back
 
 THRESHOLD_EVENT_TAG = "batch-pipelines/threshold_event"
@@ -63,7 +63,7 @@ def plan_op(
 
 def _plan(context: dg.OpExecutionContext, config: RollbackConfig, batches: Batches) -> list[str]:
     wanted = _request(context, config, batches, ())
-    found = plan(batches.database, batches.settings, batches.feeds(), wanted)
+    found = plan(batches.acting_for(context.run), batches.settings, batches.feeds(), wanted)
     for line in told(found, dry_run=True):
         context.log.info(line)
     context.add_output_metadata(
@@ -100,7 +100,7 @@ def rollback_op(
         return []
     wanted = _request(context, config, batches, tuple(batch_ids))
     with _refusal_told(context, config, batches):
-        done = roll_back(batches.database, batches.settings, batches.feeds(), wanted)
+        done = roll_back(batches.acting_for(context.run), batches.settings, batches.feeds(), wanted)
     for line in told(done, dry_run=False):
         context.log.info(line)
     context.add_output_metadata(_metadata(done))
@@ -163,7 +163,7 @@ def _request(
     return Request(
         batch_ids=batch_ids,
         reason=config.reason,
-        requested_by=context.run.tags.get(REQUESTED_BY_TAG, UNKNOWN),
+        requested_by=requester(context.run),
         cascade=config.cascade,
         keep_touched=config.keep_touched,
         dry_run=config.dry_run,

@@ -12,7 +12,7 @@ from assets.common import Cell, differing_rows, table
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.verification.choose import choose
 from batch_pipelines.engine.verification.verify import Verification, Verifier, require_proven
-from resources.batches import REQUESTED_BY_TAG, UNKNOWN, Batches
+from resources.batches import Batches, requester
 
 _NIGHTLY = 10
 
@@ -49,7 +49,7 @@ def verify_op(feeds: Mapping[str, Feed]) -> dg.OpDefinition:
         context: dg.OpExecutionContext, config: VerifyConfig, batches: dg.ResourceParam[Batches]
     ) -> None:
         found = []
-        by = context.run.tags.get(REQUESTED_BY_TAG, UNKNOWN)
+        by = requester(context.run)
         verifier = Verifier(batches.settings, feeds, by, context.run.run_id)
         with batches.connect("verify") as connection:
             sample = None if config.every else config.sample

@@ -7,12 +7,13 @@ no other run slips in between two stages.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from batch_pipelines.engine.feed_files import load_feeds
+from batch_pipelines.engine.postgres.actor import UNAUTHENTICATED, Actor, here
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.postgres.migrate import require_current
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.work import Progress
 
 REQUESTED_BY_TAG = "batch-pipelines/requested_by"
-UNKNOWN = "unauthenticated"
 TAKEN_OVER = "Its process ended without a word; another run has taken its partition over."
 
 
@@ -81,24 +81,35 @@ class Batches:
             BusyError: Another live run holds the partition.
         """
         run, key = context.run, context.partition_key
-        with self.connect(stage) as connection:
+        database = self.acting_for(run)
+        with database.connect(stage) as connection:
+            require_current(connection)
             lease = self._lease(feed.feed, key, run.run_id)
             if lease.before is not None and lease.before.died:
                 report_dead(context.instance, lease.before.run_id, TAKEN_OVER)
             yield (
                 connection,
                 Work(
-                    database=self.database,
+                    database=database,
                     settings=self.settings,
                     feed=feed,
                     key=key,
                     lease=lease,
-                    requested_by=run.tags.get(REQUESTED_BY_TAG, UNKNOWN),
+                    requested_by=requester(run),
                     correlation_id=run.root_run_id or run.run_id,
                     progress=self.progress,
                     notice=context.log.warning,
                 ),
             )
+
+    def acting_for(self, run: dg.DagsterRun) -> Database:
+        """Give the target database as whoever has asked for a run acts on it.
+
+        Args:
+            run: The run; the audit trail names its id, too.
+        """
+        session = {**here(), "run_id": run.run_id}
+        return replace(self.database, actor=Actor(requester(run), session))
 
     def feeds(self) -> dict[str, Feed]:
         """Read the feeds by name, as their files are now."""
@@ -115,6 +126,11 @@ class Batches:
             lease = acquire(self.database, feed, key, run_id, seconds=seconds)
             self._leases[wanted] = self._stack.enter_context(lease)
         return self._leases[wanted]
+
+
+def requester(run: dg.DagsterRun) -> str:
+    """Say who has asked for a run."""
+    return run.tags.get(REQUESTED_BY_TAG, UNAUTHENTICATED)
 
 
 def batches_resource(
@@ -135,7 +151,9 @@ def batches_resource(
         record_process(context)
         settings = load()
         with open_database(settings) as database:
-            handed = Batches(settings, database, progress)
+            # What is no run's own, such as a sensor's look, Dagster does.
+            own = replace(database, actor=Actor("dagster", here()))
+            handed = Batches(settings, own, progress)
             try:
                 yield handed
             finally:

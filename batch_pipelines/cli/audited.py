@@ -47,7 +47,8 @@ def verify_trail(folder: Path | None, *, json: bool) -> None:
 def _print(found: AuditVerification) -> None:
     say(
         f"Audit trail {found.ledger_id}: {found.status}; {found.entries:,} entries, the last one is "
-        f"{found.last}, hash {found.last_hash[:16]}"
+        f"{found.last}, hash {found.last_hash[:16]}; {found.batches:,} batches"
+        f"{f', {found.at_work:,} at work and not compared' if found.at_work else ''}"
     )
     if found.findings:
         first = found.findings[0]

@@ -18,6 +18,8 @@ from batch_pipelines.engine.errors import ThresholdError
 from batch_pipelines.engine.feed_files import place_of
 from batch_pipelines.engine.fidelity import fidelity_of_source
 from batch_pipelines.engine.ledger import batches
+from batch_pipelines.engine.ledger.events import Event, append
+from batch_pipelines.engine.postgres.actor import UNAUTHENTICATED
 from batch_pipelines.engine.reading.count import records_by_table, records_of
 from batch_pipelines.engine.reading.plain import Unpacking
 from batch_pipelines.engine.sources import take_in
@@ -78,7 +80,10 @@ def rehearse(connection: Connection, work: Work) -> Rehearsal:
         PublishError: The books do not balance, or rows elsewhere would change.
     """
     try:
-        return _rehearse(connection, work)
+        found = _rehearse(connection, work)
+        principal = work.database.actor.principal_id or UNAUTHENTICATED
+        append(connection, Event(principal, "rehearsal.done", "SUCCESS", "partition", work.name))
+        return found
     finally:
         shutil.rmtree(work.staging(work.run_id), ignore_errors=True)
 

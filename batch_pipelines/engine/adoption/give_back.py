@@ -15,6 +15,7 @@ from batch_pipelines.engine.adoption.track import NEW_STAMP, OLD_STAMP
 from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.errors import AdoptionError
 from batch_pipelines.engine.failpoints import failpoint
+from batch_pipelines.engine.ledger.batch_events import tell_of_many
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.adoption.records import AdoptedRecord, TrackedRecord
@@ -26,7 +27,9 @@ _RENAME = sql.SQL("ALTER TABLE {table} RENAME COLUMN {old} TO {new}")
 _DROP_NOT_NULL = sql.SQL("ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL")
 _DROP_CONSTRAINT = sql.SQL("ALTER TABLE {table} DROP CONSTRAINT {name}")
 _STAMPED = sql.SQL("SELECT count(*) FROM {table} WHERE {lost}")
-_FORGET_BATCHES = "DELETE FROM batch_audit.import_history WHERE adopted_from = %s"
+_FORGET_BATCHES = """
+DELETE FROM batch_audit.import_history WHERE adopted_from = %s RETURNING batch_id::text
+"""
 
 
 def give_back(
@@ -159,7 +162,8 @@ def _unadopt(connection: Connection, relation: Relation, record: AdoptedRecord, 
 
 def _forget_adoption(connection: Connection, record: AdoptedRecord) -> None:
     with connection.transaction():
-        connection.execute(_FORGET_BATCHES, (record.table_name,))
+        gone = connection.execute(_FORGET_BATCHES, (record.table_name,)).fetchall()
+        tell_of_many(connection, [batch_id for (batch_id,) in gone], "given_back")
         records.forget_adoption(connection, record.table_name)
 
 

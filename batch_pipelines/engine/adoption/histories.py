@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
+from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
 from batch_pipelines.engine.adoption.records import Options
 from batch_pipelines.engine.errors import AdoptionError
+from batch_pipelines.engine.ledger.batch_events import tell_of_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,6 +103,7 @@ FROM (SELECT {id} AS id, h.{job_id}::text AS job_id,
           {rolled_back_by}::text AS undone_by
       FROM {table} h WHERE {state} <> 'IN_PROGRESS') AS job
 WHERE NOT EXISTS (SELECT FROM batch_audit.import_history b WHERE b.batch_id = id)
+RETURNING batch_id::text
 """)
 # What the other system has taken back since it was taken over.
 _UNDONE_SINCE = sql.SQL("""
@@ -110,6 +113,7 @@ SET status = 'ROLLED_BACK', rolled_back_at = {undone},
 FROM {table} h
 WHERE b.adopted_from = {name} AND b.batch_id = {id}
   AND b.status IN ('SUCCESS', 'PARTIAL_SUCCESS') AND {state} = 'ROLLED_BACK'
+RETURNING b.batch_id::text
 """)
 # A rollback of ours that the history does not know of.
 _ROLLED_BACK_HERE = sql.SQL("""
@@ -239,8 +243,12 @@ def take_over(connection: Connection, history: History) -> int:
         How many batches are new.
     """
     parts = _parts(history)
-    connection.execute(_UNDONE_SINCE.format(**parts))
-    return connection.execute(_TAKE_OVER.format(**parts)).rowcount
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        undone = cursor.execute(_UNDONE_SINCE.format(**parts)).fetchall()
+        new = cursor.execute(_TAKE_OVER.format(**parts)).fetchall()
+    tell_of_many(connection, undone, "adopted.rolled_back")
+    tell_of_many(connection, new, "adopted")
+    return len(new)
 
 
 def rolled_back_here(connection: Connection, history: History) -> int:

@@ -11,6 +11,7 @@ from psycopg.types.json import Json
 
 from batch_pipelines.engine.alerts.alert import Alert, Delivery, Recorded
 from batch_pipelines.engine.errors import AlertError
+from batch_pipelines.engine.ledger.events import Event, append
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,7 +125,10 @@ def acknowledge(
     Raises:
         AlertError: There is no such alert.
     """
-    connection.execute(_ACKNOWLEDGE, (by, note, alert_id))
+    with connection.transaction():
+        if connection.execute(_ACKNOWLEDGE, (by, note, alert_id)).rowcount:
+            told = Event(by, "alert.acknowledged", "SUCCESS", "alert", str(alert_id))
+            append(connection, told)
     return find(connection, alert_id)
 
 

@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from batch_pipelines.engine.audit import anchors
+from batch_pipelines.engine.audit import anchors, batches
 from batch_pipelines.engine.audit.chain import Finding, Walk
 from batch_pipelines.engine.audit.entry import entries
 
@@ -57,6 +57,8 @@ class AuditVerification:
         anchored_at: When that entry was chained.
         findings: What does not hold, the first entry first; so many at most.
         problems: How many there are in all.
+        batches: Batches in the ledger, compared with what the trail says of them.
+        at_work: Of these, those that a run is at work on, which were not compared.
         seconds: Time it took.
     """
 
@@ -70,6 +72,8 @@ class AuditVerification:
     anchored_at: dt.datetime | None
     findings: tuple[Finding, ...]
     problems: int
+    batches: int
+    at_work: int
     seconds: float
 
     @property
@@ -124,6 +128,9 @@ def examine(connection: Connection, folder: Path) -> AuditVerification:
         walk.step(entry)
     walk.end(head)
     _look_at_protection(connection, walk)
+    for finding in batches.differences(connection):
+        walk.add(finding)
+    of_batches = batches.compared(connection)
     found = sorted(walk.findings, key=lambda each: (each.seq is None, each.seq))
     times = [anchor.at for anchor in known if anchor.seq == walk.confirmed]
     return AuditVerification(
@@ -137,6 +144,8 @@ def examine(connection: Connection, folder: Path) -> AuditVerification:
         anchored_at=times[0] if times else None,
         findings=tuple(found),
         problems=walk.count,
+        batches=of_batches.batches,
+        at_work=of_batches.at_work,
         seconds=time.perf_counter() - began,
     )
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from psycopg.rows import class_row, scalar_row
+from psycopg.types.json import Jsonb
 
 from batch_pipelines.engine.errors import FeedError
+from batch_pipelines.engine.ledger.batch_events import tell, tell_end
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.causes import Cause
     from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.ledger.batch_events import Outcome
     from batch_pipelines.engine.postgres.database import Connection
 
 Stage = Literal["ingest", "checksum", "bulk_write", "validate", "archive"]
@@ -127,9 +130,10 @@ SELECT batch_audit.ensure_month('batch_audit.crc32_audit', clock_timestamp()),
 """
 _START = """
 INSERT INTO batch_audit.import_history (batch_id, job_id, feed, feed_version, partition_key, status,
-    attempt, requested_by, correlation_id)
+    attempt, requested_by, correlation_id, compliance_context)
 SELECT %(batch_id)s::uuid, %(batch_id)s::uuid::text, %(feed)s::text, %(version)s, %(key)s::text,
-       'IN_PROGRESS', coalesce(max(attempt), 0) + 1, %(requested_by)s, %(correlation_id)s
+       'IN_PROGRESS', coalesce(max(attempt), 0) + 1, %(requested_by)s, %(correlation_id)s,
+       %(compliance)s
 FROM batch_audit.import_history WHERE feed = %(feed)s AND partition_key = %(key)s
 """
 _ATTACH = """
@@ -263,6 +267,7 @@ def start(
             "key": key,
             "requested_by": requested_by,
             "correlation_id": correlation_id,
+            "compliance": Jsonb(feed.compliance.context) if feed.compliance.context else None,
         }
         connection.execute(_START, wanted)
         connection.execute(_ATTACH, (run_id, run_id))
@@ -438,11 +443,15 @@ def mark_duplicate(connection: Connection, batch_id: str, of: str) -> None:
     with connection.transaction():
         connection.execute(_DUPLICATE, (of, batch_id))
         end_stage(connection, batch_id, "ingest")
+        tell(connection, batch_id, "duplicate", "SUCCESS", duplicate_of=of)
+        tell_end(connection, batch_id)
 
 
 def mark_failed(connection: Connection, batch_id: str, why: str, cause: Cause) -> None:
     """End a batch of which nothing is visible; one that is visible is left as it is."""
-    connection.execute(_FAIL, (why, cause, batch_id))
+    with connection.transaction():
+        if connection.execute(_FAIL, (why, cause, batch_id)).rowcount:
+            tell_end(connection, batch_id)
 
 
 def resume(connection: Connection, batch_id: str) -> None:
@@ -487,12 +496,14 @@ def mark_published(
     """
     connection.execute(_PUBLISHED, (written, rejected, skipped, batch_id))
     end_stage(connection, batch_id, "bulk_write")
+    tell(connection, batch_id, "publish.done", "SUCCESS", written=written, rejected=rejected)
 
 
 def mark_replayed(connection: Connection, batch_id: str, loaded: int) -> None:
     """Say that a replay has made more of a batch visible; called inside its publish transaction."""
     connection.execute(_REPLAYED, {"batch_id": batch_id, "loaded": loaded})
     end_stage(connection, batch_id, "bulk_write")
+    tell(connection, batch_id, "replay.done", "SUCCESS", loaded=loaded)
 
 
 def forget_validation(connection: Connection, batch_id: str) -> None:
@@ -503,6 +514,7 @@ def forget_validation(connection: Connection, batch_id: str) -> None:
 def mark_superseded(connection: Connection, batch_id: str, by: str) -> None:
     """Say that another batch has taken its place; called inside the publish transaction."""
     connection.execute(_SUPERSEDED, (by, batch_id))
+    tell(connection, batch_id, "superseded", "SUCCESS", superseded_by=by)
 
 
 def mark_waiting(connection: Connection, batch_id: str, rejected: int, skipped: int) -> None:
@@ -528,6 +540,7 @@ def mark_replay_refused(connection: Connection, batch_id: str, why: str) -> None
     """Say that records to be replayed did not pass validation: the batch is what it was before."""
     connection.execute(_REPLAY_REFUSED, (why, batch_id))
     end_stage(connection, batch_id, "validate", why, "validation")
+    tell_end(connection, batch_id)
 
 
 def mark_valid(connection: Connection, batch_id: str) -> None:
@@ -535,6 +548,7 @@ def mark_valid(connection: Connection, batch_id: str) -> None:
     with connection.transaction():
         connection.execute(_VALID, (batch_id,))
         end_stage(connection, batch_id, "validate")
+        tell_end(connection, batch_id)
 
 
 def mark_invalid(connection: Connection, batch_id: str, why: str) -> None:
@@ -542,16 +556,21 @@ def mark_invalid(connection: Connection, batch_id: str, why: str) -> None:
     with connection.transaction():
         connection.execute(_INVALID, (why, batch_id))
         end_stage(connection, batch_id, "validate")
+        tell_end(connection, batch_id)
 
 
 def record_why(connection: Connection, batch_id: str, why: str) -> None:
     """Keep more of why a batch ended as it did."""
-    connection.execute(_WHY, (why, batch_id))
+    with connection.transaction():
+        connection.execute(_WHY, (why, batch_id))
+        tell(connection, batch_id, "explained", "SUCCESS")
 
 
 def start_stage(connection: Connection, batch_id: str, stage: Stage, run_id: str) -> None:
     """Write down that a stage has begun, in place of an earlier try."""
-    connection.execute(_STAGE_START, (batch_id, stage, run_id))
+    with connection.transaction():
+        connection.execute(_STAGE_START, (batch_id, stage, run_id))
+        tell(connection, batch_id, f"{stage}.started", "IN_PROGRESS", run_id=run_id)
 
 
 def end_stage(
@@ -562,8 +581,11 @@ def end_stage(
     cause: Cause | None = None,
 ) -> None:
     """Write down how a stage ended, if it has not ended yet; with a reason it failed."""
-    status = "SUCCESS" if why is None else "FAILED"
-    connection.execute(_STAGE_END, (status, why, cause, batch_id, stage))
+    status: Outcome = "SUCCESS" if why is None else "FAILED"
+    done = "done" if why is None else "failed"
+    with connection.transaction():
+        if connection.execute(_STAGE_END, (status, why, cause, batch_id, stage)).rowcount:
+            tell(connection, batch_id, f"{stage}.{done}", status, why=why, cause=cause)
 
 
 def stages(connection: Connection, batch_id: str) -> dict[str, StageRecord]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection
 
 _APPEND = "SELECT batch_audit.append_event(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_IMMEDIATE = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS batch_audit.chain_event DEFERRED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,7 @@ class Event:
 def append(connection: Connection, event: Event) -> None:
     """Add an entry to the audit trail, in the transaction that is open.
 
-    It can be read when that has committed. After `SET CONSTRAINTS ALL IMMEDIATE` it is chained at once,
-    and nobody else can append until the COMMIT: nothing that takes long may come in between.
+    It can be read when that has committed.
 
     Args:
         connection: To the target database.
@@ -67,6 +67,17 @@ def append(connection: Connection, event: Event) -> None:
             Jsonb(dict(event.details)),
         ),
     )
+
+
+def check_constraints(connection: Connection) -> None:
+    """Check what is deferred to the COMMIT now, but for chaining entries, which stays there.
+
+    Chained before, an entry would keep everybody else from appending until the COMMIT.
+
+    Args:
+        connection: A connection inside a transaction that has appended nothing yet.
+    """
+    connection.execute(_IMMEDIATE)
 
 
 def _json(context: Mapping[str, object]) -> Jsonb | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from psycopg.rows import class_row
 
 from batch_pipelines.engine.errors import FeedPausedError
+from batch_pipelines.engine.ledger.events import Event, append
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection
@@ -66,7 +67,12 @@ def pause(connection: Connection, feed: str, *, by: str, reason: str) -> bool:
     Returns:
         Whether it was not paused before; the first reason stands.
     """
-    return connection.execute(_PAUSE, (feed, reason, by)).rowcount == 1
+    with connection.transaction():
+        new = connection.execute(_PAUSE, (feed, reason, by)).rowcount == 1
+        if new:
+            told = Event(by, "feed.paused", "SUCCESS", "feed", feed, details={"reason": reason})
+            append(connection, told)
+    return new
 
 
 def resume(connection: Connection, feed: str, *, by: str) -> Pause | None:
@@ -80,8 +86,11 @@ def resume(connection: Connection, feed: str, *, by: str) -> Pause | None:
     Returns:
         The pause that is over; None where it was not paused.
     """
-    with connection.cursor(row_factory=class_row(Pause)) as cursor:
-        return cursor.execute(_RESUME, (by, feed)).fetchone()
+    with connection.transaction(), connection.cursor(row_factory=class_row(Pause)) as cursor:
+        over = cursor.execute(_RESUME, (by, feed)).fetchone()
+        if over is not None:
+            append(connection, Event(by, "feed.resumed", "SUCCESS", "feed", feed))
+    return over
 
 
 def paused(connection: Connection) -> dict[str, Pause]:

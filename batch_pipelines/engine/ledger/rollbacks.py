@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from psycopg.rows import class_row
 
 from batch_pipelines.engine.digests import RowDigest
+from batch_pipelines.engine.ledger.batch_events import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -147,6 +148,7 @@ def superseded_by(connection: Connection, batch_id: str) -> str | None:
 def reinstate(connection: Connection, batch_id: str) -> None:
     """Say that a superseded batch is in force again."""
     connection.execute(_REINSTATE, (batch_id,))
+    tell(connection, batch_id, "reinstated", "SUCCESS")
 
 
 def mark_rolled_back(

@@ -6,6 +6,7 @@ carries timeouts, so that nothing waits for ever. Not here: the embedded server 
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import psycopg
 from psycopg import conninfo
 
 from batch_pipelines.engine.errors import SettingsError, UnavailableError
+from batch_pipelines.engine.postgres.actor import Actor
 from batch_pipelines.engine.postgres.server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -41,7 +43,9 @@ SELECT set_config('client_encoding', 'UTF8', false),
        set_config('lock_timeout', %(lock_timeout)s, false),
        set_config('statement_timeout', %(statement_timeout)s, false),
        set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
-       set_config('jit', 'off', false)
+       set_config('jit', 'off', false),
+       set_config('batch_pipelines.principal', %(principal)s, false),
+       set_config('batch_pipelines.session_context', %(context)s, false)
 """
 # jit off: compiling a 20-column digest query costs more than it saves (see benchmarks/fixed_cost.py).
 
@@ -65,10 +69,12 @@ class Database:
     Attributes:
         url: Connection string of libpq; a secret, so it does not appear in the repr.
         embedded: Whether it is the embedded server, which is ours to migrate without asking.
+        actor: Who acts over its connections; the audit trail names them.
     """
 
     url: str = field(repr=False)
     embedded: bool = False
+    actor: Actor = field(default_factory=Actor.of_process)
 
     def connect(self, purpose: str, *, lock_timeout: str = _SHORT_WAIT) -> Connection:
         """Open a connection in autocommit mode, its session settings pinned.
@@ -108,6 +114,8 @@ class Database:
             "lock_timeout": lock_timeout,
             "statement_timeout": _LONGEST_STATEMENT,
             "idle_timeout": "10min",
+            "principal": self.actor.principal_id or "",
+            "context": json.dumps(dict(self.actor.session)),
         }
         connection.execute(_SESSION, session)
         return connection

@@ -9,6 +9,7 @@ import psycopg
 
 from batch_pipelines.engine.errors import CancelError
 from batch_pipelines.engine.ledger import batches
+from batch_pipelines.engine.ledger.events import Event, append
 from batch_pipelines.engine.processes import Process
 from batch_pipelines.engine.unfinished import clear_half_staged, end_stages
 
@@ -95,6 +96,8 @@ def cancel(database: Database, settings: Settings, batch_id: str, by: str) -> Ca
     why = f"Cancelled by {by}."
     with database.connect("cancel", lock_timeout=_WAIT) as connection:
         batch = batches.by_id(connection, batch_id)
+        check_cancellable(batch)
+        _append(connection, batch_id, by, "started", "IN_PROGRESS")
         place = (batch.feed, batch.partition_key)
         lease = _fence_off(connection, batch_id)
         token, process = None, None
@@ -109,9 +112,14 @@ def cancel(database: Database, settings: Settings, batch_id: str, by: str) -> Ca
                 end_stages(connection, batch_id, why, "cancelled")
                 batches.mark_failed(connection, batch_id, why, "cancelled")
                 connection.execute(_RELEASE, (*place, token))
+                _append(connection, batch_id, by, "done", "SUCCESS")
         failed = batches.by_id(connection, batch_id)
         clear_half_staged(connection, settings, [failed])
     return Cancelled(failed, process)
+
+
+def _append(connection: Connection, batch_id: str, by: str, step: str, status: str) -> None:
+    append(connection, Event(by, f"batch.cancel.{step}", status, "batch", batch_id))
 
 
 def _fence_off(connection: Connection, batch_id: str) -> tuple[int, str, Process | None] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from batch_pipelines.engine.alerts import Alert, raise_alert
 from batch_pipelines.engine.errors import BusyError
 from batch_pipelines.engine.ledger import batches
+from batch_pipelines.engine.ledger.batch_events import tell
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.unfinished import (
     clear_half_staged,
@@ -74,6 +75,8 @@ def end_dead(
         if token is not None and lease.token != token + 1:
             return None
         failed = fail_unfinished(connection, feed, key, why, cause)
+        for batch in failed:
+            tell(connection, batch.batch_id, "dead_run.ended", "SUCCESS", run_id=run_id, why=why)
         runs = {run_id: None}
         for batch in failed:
             runs |= dict.fromkeys(batches.runs(connection, batch.batch_id))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.ledger.events import Event, append
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -26,7 +28,13 @@ def ask(connection: Connection, failed: Iterable[Failed], by: str) -> None:
         by: Who asks.
     """
     for each in failed:
-        connection.execute(_ASK, (each.feed, each.partition_key, each.occasion, by))
+        with connection.transaction():
+            wanted = (each.feed, each.partition_key, each.occasion, by)
+            if connection.execute(_ASK, wanted).rowcount:
+                name = f"{each.feed}/{each.partition_key}"
+                said = {"occasion": each.occasion}
+                told = Event(by, "rerun.requested", "SUCCESS", "partition", name, details=said)
+                append(connection, told)
 
 
 def asked_by(connection: Connection) -> dict[tuple[str, str, str], str]:

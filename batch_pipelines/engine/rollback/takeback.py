@@ -300,7 +300,7 @@ class _Attempt:
         asked = [batches.by_id(connection, batch_id) for batch_id in self.request.batch_ids]
         for batch in _newest_first(asked):
             self._take_back(connection, batch.batch_id)
-        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        events.check_constraints(connection)
         failpoint("rollback.done", connection)
         if self.lease is not None:
             self.lease.fence(connection)

@@ -18,6 +18,8 @@ from batch_pipelines.engine.catalog import parents_first
 from batch_pipelines.engine.errors import PublishError, ThresholdError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, checksum_sums, proofs, signatures, staged_tables
+from batch_pipelines.engine.ledger.batch_events import tell
+from batch_pipelines.engine.ledger.events import check_constraints
 from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.reading.prefetch import prefetched
 from batch_pipelines.engine.writing.balancing import balance_of, farewell
@@ -112,6 +114,7 @@ def publish_directly(
             )  # fmt: skip
         return Written(proof, Put(sent, removed=removed, signatures=(written,)))
 
+    _intend(connection, publication)
     with settled(connection, publication.work.database, commit=publication.is_real):
         began = _lock(connection, publication)
         keep_superseded(connection, publication)
@@ -141,6 +144,7 @@ def publish_staged(
         LeaseLostError: Another run has taken the partition over.
         psycopg.Error: PostgreSQL refused something.
     """
+    _intend(connection, publication)
     with settled(connection, publication.work.database, commit=publication.is_real):
         began = _lock(connection, publication)
         keep_superseded(connection, publication)
@@ -218,6 +222,13 @@ def refuse_too_many(publication: Publication, rejects: Rejects) -> None:
         raise ThresholdError(message, rejects.reasons)
 
 
+def _intend(connection: Connection, publication: Publication) -> None:
+    """Say what is about to be done, in a transaction of its own: it stays where the deed does not."""
+    if publication.is_real:
+        step = "replay" if publication.purpose == "replay" else "publish"
+        tell(connection, publication.batch.batch_id, f"{step}.started", "IN_PROGRESS")
+
+
 def _lock(connection: Connection, publication: Publication) -> _Begin:
     """Take the locks; look how things stand before the first row."""
     oids = [source.table.oid for source in publication.sources]
@@ -261,7 +272,7 @@ def _finish(
     batch = publication.batch
     refuse_too_many(publication, rejects)
     removed = _remove_missing(connection, publication)
-    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    check_constraints(connection)
     for source in publication.sources:
         earlier = before.get(source.table.full_name, Before()).broken
         broken = broken_rules(connection, source.table, source.rules, batch.batch_id)

@@ -1,0 +1,103 @@
+"""What the trail says of batches, against what the ledger says: their rows, and the roots of details."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batch_pipelines.engine.audit.chain import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from batch_pipelines.engine.postgres.database import Connection
+
+# A batch at which a run is at work is on its way from one entry to the next.
+_AT_WORK = """
+    h.status = 'IN_PROGRESS' OR EXISTS (
+        SELECT FROM batch_audit.batch_stage AS s
+        WHERE s.batch_id = h.batch_id AND s.status = 'IN_PROGRESS')
+"""
+_COUNT = f"""
+SELECT count(*), count(*) FILTER (WHERE {_AT_WORK}) FROM batch_audit.import_history AS h
+"""  # of constants
+_HISTORY = f"""
+WITH last AS (
+    SELECT DISTINCT ON (resource_id) resource_id, seq, nullif(details -> 'history', 'null') AS told
+    FROM batch_audit.audit_event
+    WHERE resource_type = 'batch' AND details ? 'history' ORDER BY resource_id, seq DESC)
+SELECT coalesce(last.resource_id, h.batch_id::text), last.seq, last.told, facts.found
+FROM last FULL JOIN batch_audit.import_history AS h ON h.batch_id::text = last.resource_id
+CROSS JOIN LATERAL (SELECT batch_audit.history_facts(h.batch_id) AS found) AS facts
+WHERE last.told IS DISTINCT FROM facts.found AND ({_AT_WORK}) IS NOT TRUE
+ORDER BY last.seq NULLS FIRST, 1
+"""  # of constants
+# Published but not validated, it has not ended; what a replay has brought changes its details again.
+_ROOTS = f"""
+WITH last AS (
+    SELECT DISTINCT ON (resource_id) resource_id, seq, details -> 'root' AS told
+    FROM batch_audit.audit_event
+    WHERE resource_type = 'batch' AND details ? 'root' ORDER BY resource_id, seq DESC)
+SELECT h.batch_id::text, h.feed || '/' || h.partition_key, last.seq, last.told, roots.found
+FROM last JOIN batch_audit.import_history AS h ON h.batch_id::text = last.resource_id
+CROSS JOIN LATERAL (SELECT batch_audit.detail_root(h.batch_id) AS found) AS roots
+WHERE last.told IS DISTINCT FROM roots.found AND h.status <> 'PUBLISHED' AND NOT ({_AT_WORK})
+ORDER BY last.seq
+"""  # of constants
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """How many batches were compared with the trail.
+
+    Attributes:
+        batches: Batches in the ledger.
+        at_work: Of these, those that a run is at work on: they are not compared.
+    """
+
+    batches: int
+    at_work: int
+
+
+def compared(connection: Connection) -> Compared:
+    """Count what `differences` compares."""
+    ((batches, at_work),) = connection.execute(_COUNT).fetchall()
+    return Compared(batches, at_work)
+
+
+def differences(connection: Connection) -> Iterator[Finding]:
+    """Find the batches of which the ledger does not say what the trail says.
+
+    Args:
+        connection: A connection inside a transaction.
+
+    Yields:
+        Each batch whose row differs, and each table of details that does not have its root.
+    """
+    with connection.cursor("audit_history") as cursor:
+        for batch_id, seq, told, found in cursor.execute(_HISTORY):
+            yield Finding(seq, "history", _differing(batch_id, told, found))
+    with connection.cursor("audit_roots") as cursor:
+        for batch_id, name, seq, told, found in cursor.execute(_ROOTS):
+            for table in sorted({*told, *found}):
+                if told.get(table) != found.get(table):
+                    message = (
+                        f"batch {batch_id} ({name}): {table} is not what it was when the batch ended: "
+                        f"expected {_rows(told.get(table))}, found {_rows(found.get(table))}"
+                    )
+                    yield Finding(seq, "root", message)
+
+
+def _differing(
+    batch_id: str, told: Mapping[str, Any] | None, found: Mapping[str, Any] | None
+) -> str:
+    if told is None:
+        return f"batch {batch_id} stands in import_history, and the trail knows nothing of it"
+    if found is None:
+        return f"batch {batch_id} of the trail is gone from import_history"
+    columns = [name for name in sorted({*told, *found}) if told.get(name) != found.get(name)]
+    return f"batch {batch_id}: import_history has another {', '.join(columns)} than the trail"
+
+
+def _rows(root: Mapping[str, Any] | None) -> str:
+    return "no rows" if root is None else f"{root['rows']} rows with hash {root['sha256'][:16]}"

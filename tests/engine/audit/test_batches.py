@@ -1,0 +1,117 @@
+"""What the trail says of batches: every step, and enough to find what was changed behind its back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batch_pipelines.engine.audit.verify import verify_audit
+from batch_pipelines.engine.errors import BatchError
+from tests.support_rollback import take_back
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.engine.conftest import MakeSite
+    from tests.support_engine import Site
+
+DDL = "CREATE TABLE public.t (id integer PRIMARY KEY, v text, import_batch_id uuid)"
+ONE = {"a.csv": "id,v\n1,one\n2,two\n"}
+HALF = {"rejected_rows": "50%"}
+OTHER = {"a.csv": "id,v\n1,one\n2,zwei\nx,bad\n"}
+_PUT_IN = """
+INSERT INTO batch_audit.import_history (batch_id, job_id, feed, feed_version, partition_key, status,
+    attempt, requested_by, correlation_id)
+VALUES (gen_random_uuid(), 'x', 'f', 1, 'k', 'SUCCESS', 1, 'x', 'x')
+"""
+
+
+def steps(site: Site, batch_id: str) -> list[str]:
+    found = site.sql(
+        "SELECT action, status FROM batch_audit.audit_event WHERE resource_id = %s ORDER BY seq",
+        batch_id,
+    )
+    return [f"{action.removeprefix('batch.')} {status}" for action, status in found]
+
+
+def test_every_step_of_a_batch_is_an_event(site: MakeSite, tmp_path: Path) -> None:
+    here = site(
+        DDL, thresholds=HALF, compliance={"regulation": "HIPAA", "data_classification": "PHI"}
+    )
+    batch = here.load(ONE)
+    assert steps(here, batch.batch_id) == [
+        "ingest.started IN_PROGRESS", "ingest.done SUCCESS",
+        "checksum.started IN_PROGRESS", "checksum.done SUCCESS",
+        "bulk_write.started IN_PROGRESS", "publish.started IN_PROGRESS", "bulk_write.done SUCCESS",
+        "publish.done SUCCESS", "validate.started IN_PROGRESS", "validate.done SUCCESS",
+        "ended SUCCESS", "archive.started IN_PROGRESS", "archive.done SUCCESS",
+    ]  # fmt: skip
+    ((context, compliance, correlation),) = here.sql(
+        "SELECT DISTINCT session_context ->> 'program', compliance_context, correlation_id"
+        " FROM batch_audit.audit_event"
+    )
+    assert (bool(context), compliance, correlation) == (
+        True, {"regulation": ["HIPAA"], "data_classification": "PHI"}, batch.correlation_id,
+    )  # fmt: skip
+    corrected = here.load(OTHER)
+    assert steps(here, batch.batch_id)[-1] == "superseded SUCCESS"
+    take_back(here, corrected.batch_id)
+    assert steps(here, batch.batch_id)[-1] == "reinstated SUCCESS"
+    assert steps(here, corrected.batch_id)[-2:] == [
+        "rollback.started IN_PROGRESS", "rollback.done SUCCESS",
+    ]  # fmt: skip
+    here.deliver(ONE)
+    here.run(force=True)
+    found = verify_audit(here.connection, tmp_path)
+    assert (found.findings, found.batches, found.at_work) == ((), 3, 0)
+
+
+def test_a_failure_a_duplicate_and_a_retry_end_in_events(site18: MakeSite, tmp_path: Path) -> None:
+    here = site18(DDL)
+    here.deliver({"a.csv": "id,w\n1,one\n"})
+    with pytest.raises(BatchError):
+        here.run()
+    ((failed,),) = here.sql("SELECT batch_id::text FROM batch_audit.import_history")
+    assert steps(here, failed)[-2:] == ["bulk_write.failed FAILED", "ended FAILED"]
+    batch = here.load(ONE)
+    here.deliver(ONE)
+    duplicate = here.run()
+    assert duplicate.duplicate_of == batch.batch_id
+    assert steps(here, duplicate.batch_id)[1:] == [
+        "ingest.done SUCCESS", "duplicate SUCCESS", "ended SUCCESS",
+    ]  # fmt: skip
+    ended = here.sql(
+        "SELECT details ->> 'status' FROM batch_audit.audit_event"
+        " WHERE action = 'batch.ended' ORDER BY seq"
+    )
+    assert ended == [("FAILED",), ("SUCCESS",), ("DUPLICATE",)]
+    assert verify_audit(here.connection, tmp_path).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("UPDATE batch_audit.import_history SET written_records = 3", "another written_records"),
+        ("UPDATE batch_audit.import_history SET requested_by = 'x'", "another requested_by"),
+        ("UPDATE batch_audit.import_file SET sha256 = repeat('0', 64)", "import_file is not"),
+        ("DELETE FROM batch_audit.crc32_audit", "crc32_audit is not"),
+        ("UPDATE batch_audit.batch_table SET digest_sum = 0", "batch_table is not"),
+        ("DELETE FROM batch_audit.import_reject", "import_reject is not"),
+        ("UPDATE batch_audit.validation_summary SET overall_status = 'FAILED'", "_summary is not"),
+        ("UPDATE batch_audit.validation_log SET run_id = gen_random_uuid()", "_log is not"),
+        ("DELETE FROM batch_audit.import_history", "gone from import_history"),
+        (_PUT_IN, "the trail knows nothing of it"),
+    ],
+)
+def test_what_is_changed_behind_the_trails_back_is_named(
+    site18: MakeSite, tmp_path: Path, statement: str, told: str
+) -> None:
+    here = site18(DDL, thresholds=HALF)
+    batch = here.load(OTHER)
+    assert verify_audit(here.connection, tmp_path).findings == ()
+    here.sql(statement)
+    found = verify_audit(here.connection, tmp_path)
+    assert found.status == "FAILED"
+    assert told in found.findings[0].message
+    assert batch.batch_id in found.findings[0].message or "knows nothing" in told
