@@ -3,7 +3,7 @@
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from assets.common import batch_metadata, stage_asset
+from assets.common import batch_metadata, filed_report, stage_asset
 from batch_pipelines.engine.archive import archive
 from batch_pipelines.engine.feeds import Feed
 from resources.batches import Batches
@@ -31,6 +31,7 @@ def archive_asset(feed: Feed) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         with batches.work(context, feed, "archive") as (connection, work):
             result = archive(connection, work)
+            filed = batches.file_report(connection, work)
         bag = result.archive
         stored: dict[str, RawMetadataValue] = (
             {}
@@ -43,7 +44,11 @@ def archive_asset(feed: Feed) -> dg.AssetsDefinition:
             }
         )
         return dg.MaterializeResult(
-            metadata={**batch_metadata(result.batch, worked=result.worked), **stored}
+            metadata={
+                **batch_metadata(result.batch, worked=result.worked),
+                **stored,
+                **filed_report(filed),
+            }
         )
 
     return _archive

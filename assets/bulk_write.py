@@ -7,10 +7,12 @@ import pydantic
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from assets.common import Cell, batch_metadata, critical_rows, reject_reasons, stage_asset, table
+from assets.plot import RECENT, recent
 from batch_pipelines.engine.bulk_write import BulkWriteResult, bulk_write
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.fidelity import not_exact
 from batch_pipelines.engine.ledger.staged_tables import SCHEMA
+from batch_pipelines.engine.reports.trends import recent_batches
 from resources.batches import Batches
 
 NO_REJECTS = "no_records_set_aside"
@@ -58,6 +60,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with batches.work(context, feed, "bulk_write") as (connection, work):
             result = bulk_write(connection, work, replay=config.replay)
+            compared = recent_batches(connection, feed.feed, result.batch.started_at, RECENT)
         balance: list[dict[str, Cell]] = [
             {
                 "table": each.target_table,
@@ -109,6 +112,7 @@ def bulk_write_asset(feed: Feed) -> dg.AssetsDefinition:
                 "balance": table(balance),
                 **_rejected(result),
                 **critical_rows(result.batch, result.critical),
+                **({"recent_batches": recent(compared)} if names else {}),
                 "row_digests": table(digests),
                 **_fidelity(result),
                 **_signatures(result),

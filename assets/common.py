@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.critical import CriticalCount
     from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.ledger.verifications import Difference
+    from batch_pipelines.engine.reports.filing import Filed
 
 MEGABYTE = 1_000_000
 # Reasons for rejects, and differing rows, that are shown; the command line has more of them.
@@ -84,6 +85,25 @@ def batch_metadata(batch: Batch, *, worked: bool) -> dict[str, RawMetadataValue]
     if batch.duplicate_of is not None:
         found["duplicate_of"] = dg.MetadataValue.text(batch.duplicate_of)
     return found
+
+
+def filed_report(filed: Filed | None) -> dict[str, RawMetadataValue]:
+    """Show where the report of a batch is: a link where something serves it, and its file.
+
+    Args:
+        filed: The report; None where it could not be written.
+
+    Returns:
+        Metadata.
+    """
+    if filed is None:
+        return {}
+    link = {} if filed.url is None else {"report": dg.MetadataValue.url(filed.url)}
+    return {
+        **link,
+        "report_file": dg.MetadataValue.path(str(filed.path)),
+        "verdict": dg.MetadataValue.text(filed.verdict),
+    }
 
 
 def table(rows: Iterable[Mapping[str, Cell]]) -> dg.MetadataValue:

@@ -1,31 +1,30 @@
-"""A plot of a stage's throughput over recent batches, and the numbers beside it, for Dagster's UI.
+"""Pictures of recent batches, and the numbers beside them, for Dagster's UI.
 
-The plot is an SVG of a few lines, as an image in markdown: Dagster's UI shows images from `data:` and
-nothing else that draws, and a plotting library would cost a run half a second. Its colours can be read
-on a light page and on a dark one, since an image does not know which it is on.
+Dagster's UI shows images from `data:` and nothing else that draws, in markdown. They are the pictures
+of the reports, standing alone: an image does not know whether it is on a light page or on a dark one.
 """
 
 from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 import dagster as dg
+
+from batch_pipelines.engine.reports.charts import Chart, Series, draw
+from batch_pipelines.engine.reports.trends import compared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batch_pipelines.engine.ledger.speeds import StageSpeed
+    from batch_pipelines.engine.reports.charts import Picture
+    from batch_pipelines.engine.reports.trends import RecentBatch
 
 RECENT = 20
 """Batches in a plot."""
 _LISTED = 5
 _MEGABYTE = 1_000_000
-_WIDTH, _HEIGHT = 640, 170  # units of the drawing
-_LEFT, _TOP, _BOTTOM = 8, 26, 26
-_BAR, _LAST, _TEXT, _LINE = "#6f9ceb", "#2f6fde", "#828a96", "#828a9680"
-_LONGEST_NAME = 28
 
 
 def throughput(speeds: Sequence[StageSpeed], *, of_records: bool) -> dg.MetadataValue:
@@ -41,75 +40,48 @@ def throughput(speeds: Sequence[StageSpeed], *, of_records: bool) -> dg.Metadata
     if not speeds:
         return dg.MetadataValue.md("No batch of this feed has come so far yet.")
     unit = "records/s" if of_records else "MB/s"
-    rates = [
+    rates = tuple(
         (each.records if of_records else each.size / _MEGABYTE) / each.seconds for each in speeds
-    ]
-    drawn = base64.b64encode(draw([s.partition_key for s in speeds], rates, unit).encode()).decode()
+    )
+    plot = Chart(
+        "throughput",
+        f"Throughput, {unit}",
+        tuple(each.partition_key for each in speeds),
+        (Series(unit, "plain", rates),),
+        marked=len(speeds) - 1,
+    )
     rows = [
         f"| {_cell(each.partition_key)} | {each.batch_id[:8]} | {each.started_at:%Y-%m-%d %H:%M} | "
         f"{each.size:,} | {each.records:,} | {each.seconds:.3f} | {_number(rate)} |"
         for each, rate in list(zip(speeds, rates, strict=True))[: -_LISTED - 1 : -1]
     ]
     head = f"| partition | batch | began (UTC) | bytes | records | seconds | {unit} |"
-    return dg.MetadataValue.md(
-        "\n".join(
-            [
-                f"![Throughput of the last {len(speeds)} batches](data:image/svg+xml;base64,{drawn})",
-                "", head, "|---|---|---|--:|--:|--:|--:|", *rows,
-            ]
-        )
-    )  # fmt: skip
+    image = _image(draw(plot, alone=True))
+    return dg.MetadataValue.md("\n".join([image, "", head, "|---|---|---|--:|--:|--:|--:|", *rows]))
 
 
-def draw(names: Sequence[str], rates: Sequence[float], unit: str) -> str:
-    """Draw bars, the newest at the right and darkest.
+def recent(found: Sequence[RecentBatch]) -> dg.MetadataValue:
+    """Show how the batches of a feed went: how fast, how much of each was loaded, what was set aside.
 
     Args:
-        names: What each bar stands for.
-        rates: How high each is; at least one.
-        unit: Of the rates.
+        found: The batches, oldest first.
 
     Returns:
-        An SVG.
+        Metadata: an image for each.
     """
-    highest = max(rates) or 1.0
-    base, step = _HEIGHT - _BOTTOM, (_WIDTH - 2 * _LEFT) / RECENT
-    bars = []
-    for place, rate in enumerate(rates):
-        height = max(rate / highest * (base - _TOP), 1)
-        x = _WIDTH - _LEFT - (len(rates) - place) * step
-        colour = _LAST if place == len(rates) - 1 else _BAR
-        bars.append(
-            f'<rect x="{x + step * 0.15:.1f}" y="{base - height:.1f}" width="{step * 0.7:.1f}" '
-            f'height="{height:.1f}" rx="2" fill="{colour}"/>'
-        )
-    text = f'font-family="sans-serif" font-size="13" fill="{_TEXT}"'
-    first, last = _shown(names[0]), _shown(names[-1])
-    begin = _WIDTH - _LEFT - len(rates) * step
-    told = f"up to {_number(highest)} {unit}, now {_number(rates[-1])}"
-    labels = [
-        f'<text x="{_LEFT}" y="16" {text}>{told}</text>',
-        f'<text x="{_WIDTH - _LEFT}" y="{_HEIGHT - 8}" text-anchor="end" {text}>{last}</text>',
-    ]
-    # Side by side they would run into each other.
-    if len(rates) > RECENT // 2:
-        labels.append(f'<text x="{begin:.0f}" y="{_HEIGHT - 8}" {text}>{first}</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}">'
-        f'<path d="M{_LEFT} {base}H{_WIDTH - _LEFT}M{_LEFT} {_TOP}H{_WIDTH - _LEFT}" '
-        f'stroke="{_LINE}" stroke-width="1" fill="none"/>'
-        f"{''.join(bars)}{''.join(labels)}</svg>"
-    )
+    if not found:
+        return dg.MetadataValue.md("No batch of this feed has come so far yet.")
+    pictures = compared(found, marked=found[-1].batch_id, alone=True)
+    return dg.MetadataValue.md("\n\n".join(_image(each) for each in pictures))
+
+
+def _image(picture: Picture) -> str:
+    drawn = base64.b64encode(picture.svg.encode()).decode()
+    return f"![{picture.caption}](data:image/svg+xml;base64,{drawn})"
 
 
 def _number(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"  # noqa: PLR2004  # three digits tell
-
-
-def _shown(name: str) -> str:
-    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
-    return escape(short)
 
 
 def _cell(name: str) -> str:

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from assets.common import Cell, batch_metadata, critical_rows, differing_rows, stage_asset, table
+from assets.common import (
+    Cell,
+    batch_metadata,
+    critical_rows,
+    differing_rows,
+    filed_report,
+    stage_asset,
+    table,
+)
 from assets.plot import RECENT, throughput
 from batch_pipelines.engine.feeds import NO_TABLE, Feed
 from batch_pipelines.engine.ledger.proofs import Check, TableValidation
@@ -67,6 +75,7 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
         with batches.work(context, feed, "validate") as (connection, work):
             result = validate(connection, work)
             speeds = recent_speeds(connection, feed.feed, "validate", RECENT)
+            filed = batches.file_report(connection, work)
         found = {each.target_table: each for each in result.tables}
         for name, kinds in _targets(feed).items():
             yield from check_results(work.key, name, found.get(name), kinds)
@@ -79,6 +88,7 @@ def validate_asset(feed: Feed) -> dg.AssetsDefinition:
             metadata={
                 **batch_metadata(result.batch, worked=result.worked),
                 **_published(feed, result),
+                **filed_report(filed),
                 "checks": check_table(result.tables),
                 "throughput": throughput(speeds, of_records=bool(feed.tables)),
                 "seconds": round(result.seconds, 3),

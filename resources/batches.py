@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import psycopg
 
 from batch_pipelines.engine.feed_files import load_feeds
+from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.postgres.actor import UNAUTHENTICATED, Actor, here
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.postgres.migrate import require_current
+from batch_pipelines.engine.reports.filing import file_batch
 from batch_pipelines.engine.work import Work, no_progress
 from resources.runs import record_process, report_dead
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.postgres.database import Connection, Database
     from batch_pipelines.engine.postgres.lease import Lease
+    from batch_pipelines.engine.reports.filing import Filed
     from batch_pipelines.engine.settings import Settings
     from batch_pipelines.engine.work import Progress
 
@@ -87,20 +91,45 @@ class Batches:
             lease = self._lease(feed.feed, key, run.run_id)
             if lease.before is not None and lease.before.died:
                 report_dead(context.instance, lease.before.run_id, TAKEN_OVER)
-            yield (
-                connection,
-                Work(
-                    database=database,
-                    settings=self.settings,
-                    feed=feed,
-                    key=key,
-                    lease=lease,
-                    requested_by=requester(run),
-                    correlation_id=run.root_run_id or run.run_id,
-                    progress=self.progress,
-                    notice=context.log.warning,
-                ),
+            work = Work(
+                database=database,
+                settings=self.settings,
+                feed=feed,
+                key=key,
+                lease=lease,
+                requested_by=requester(run),
+                correlation_id=run.root_run_id or run.run_id,
+                progress=self.progress,
+                notice=context.log.warning,
             )
+            try:
+                yield connection, work
+            except Exception:
+                # A stage that fails leaves no metadata in which to look for the report.
+                filed = self.file_report(connection, work)
+                if filed is not None:
+                    context.log.info("Report of the batch: %s", filed.url or filed.path)
+                raise
+
+    def file_report(self, connection: Connection, work: Work) -> Filed | None:
+        """Write the report of the batch that a run works on, which is no reason for it to fail.
+
+        Args:
+            connection: A connection in autocommit mode.
+            work: The run's work.
+
+        Returns:
+            Where it is; None where the run has no batch yet, or it could not be written, of which the
+            run's log tells.
+        """
+        try:
+            batch = ledger.of_run(connection, work.run_id)
+            if batch is None:
+                return None
+            return file_batch(connection, self.settings, batch.batch_id, work.clock())
+        except (OSError, psycopg.Error) as error:
+            work.notice(f"The report of the batch was not written: {type(error).__name__}")
+            return None
 
     def acting_for(self, run: dg.DagsterRun) -> Database:
         """Give the target database as whoever has asked for a run acts on it.

@@ -14,13 +14,13 @@ import typer
 
 from batch_pipelines.cli.batches import opened_ledger
 from batch_pipelines.cli.imports import user
-from batch_pipelines.cli.report import program
 from batch_pipelines.cli.show import Json, complain, print_json, print_table, say
 from batch_pipelines.engine.compliance import signing
 from batch_pipelines.engine.compliance.making import Maker, make
 from batch_pipelines.engine.compliance.scope import days, month, regulations_of, scope
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.ledger import compliance_reports
+from batch_pipelines.engine.reports.filing import program
 from batch_pipelines.engine.settings import load_settings
 
 if TYPE_CHECKING:

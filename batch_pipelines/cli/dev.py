@@ -22,6 +22,7 @@ from batch_pipelines.cli.channel import terminal_channel
 from batch_pipelines.cli.dagster_log import watched
 from batch_pipelines.cli.following import following
 from batch_pipelines.cli.metrics import collector_of
+from batch_pipelines.cli.serving import served_pages
 from batch_pipelines.cli.show import complain, console, say, status
 from batch_pipelines.engine.alerts.channels import VARIABLE, read_channels
 from batch_pipelines.engine.errors import SettingsError
@@ -75,6 +76,9 @@ def dev(
         }
         if not channels:
             environment[VARIABLE] = stack.enter_context(terminal_channel(_tell_alert))
+        if settings.reports_url is None:
+            url = stack.enter_context(_reports(settings.reports, port + 1))
+            environment |= {} if url is None else {"BATCH_PIPELINES_REPORTS_URL": url}
         log = None
         if not verbose:
             log = settings.home / "dev.log"
@@ -91,6 +95,18 @@ def dev(
     if code and log is not None:
         complain(f"Dagster ended by itself (exit code {code}). Why is in {log}.")
     raise typer.Exit(max(0, code))
+
+
+@contextmanager
+def _reports(folder: Path, port: int) -> Iterator[str | None]:
+    """Serve reports beside the UI, so that links to them open; without is no reason not to start."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(served_pages(folder, port))
+        except (OSError, OverflowError) as error:
+            say(f"Reports are not served, so links to them do not open: port {port}: {error}")
+            url = None
+        yield url
 
 
 def _tell(markup: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from importlib.metadata import version
 from pathlib import Path  # noqa: TC003  # typer reads it
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.reports.batch_facts import read_batch
 from batch_pipelines.engine.reports.batch_page import batch_page
 from batch_pipelines.engine.reports.export import json_text, write, write_csv
+from batch_pipelines.engine.reports.filing import batch_path, program
 from batch_pipelines.engine.reports.html import page_html
 from batch_pipelines.engine.settings import load_settings
 
@@ -42,12 +42,7 @@ def report(
     page = batch_page(facts)
     written = [] if csv is None else write_csv(csv, page.tables)
     if html is not None or not (json or csv):
-        target = html or settings.reports / "batches" / f"{facts.batch.batch_id}.html"
+        target = html or batch_path(settings, facts.batch.batch_id)
         written.append(write(target, page_html(page)))
     # As they are, for the shell to take: a console would fold them.
     sys.stdout.write(json_text(facts) if json else "".join(f"{path}\n" for path in written))
-
-
-def program() -> str:
-    """Say which program, of which version, makes a report."""
-    return f"batch-pipelines {version('batch-pipelines')}"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batch_pipelines.cli.report import program
 from batch_pipelines.cli.show import say
 from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.postgres.migrate import require_current
+from batch_pipelines.engine.reports.filing import program
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.support.pack import parts, write_zip
 from batch_pipelines.instance import open_instance, prepared

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         regulations: Regulations that every feed is under, parted by commas; see `engine.retention`.
         report_timezone: Whose days and months compliance reports go by, by a name of the IANA.
         report_start: The first month that is a partition of the asset `compliance_report`.
+        reports_url: Where a web server shows the folder of reports; None where none does.
         bulk: Whether many rows are inserted by one statement; `off` inserts each by itself, to debug.
     """
 
@@ -59,10 +60,12 @@ class Settings(BaseSettings):
     regulations: Annotated[tuple[Regulation, ...], NoDecode] = ()
     report_timezone: str = "UTC"
     report_start: str = pydantic.Field(default="2026-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
+    reports_url: str | None = None
     bulk: bool = True
 
     @pydantic.field_validator(
         *("database_url", "dagster_url", "alerts", "monitor", "archive", "anchors", "archive_key"),
+        "reports_url",
         mode="before",
     )
     @classmethod
@@ -94,6 +97,14 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_time_zone(cls, value: str) -> str:
         return known_timezone(value)
+
+    @pydantic.field_validator("reports_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            message = "it must start with http:// or https://"
+            raise ValueError(message)
+        return value
 
     @pydantic.field_validator("archive")
     @classmethod

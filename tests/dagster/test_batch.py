@@ -111,7 +111,7 @@ def test_what_validation_found_is_recorded_as_asset_checks(shop: Shop) -> None:
     assert "sql" not in covered
     for stage, unit in (("checksum", "MB/s"), ("validate", "records/s")):
         shown = str(metadata_of(result, stage)["throughput"])
-        assert shown.startswith("![Throughput of the last 1 batches](data:image/svg+xml;base64,")
+        assert shown.startswith(f"![Throughput, {unit}](data:image/svg+xml;base64,")
         assert f"| seconds | {unit} |" in shown
         assert result.run_id[:8] in shown
 

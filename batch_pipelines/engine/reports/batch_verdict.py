@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.fidelity import UNPROVEN
-from batch_pipelines.engine.ledger.batches import IN_FORCE
+from batch_pipelines.engine.ledger.batches import IN_FORCE, STAGES
 from batch_pipelines.engine.reports.page import Attention, Cell, Level
 from batch_pipelines.engine.reports.shown import level
 
@@ -32,7 +32,10 @@ def verdict(facts: BatchFacts) -> tuple[Level, str]:
     """
     if any(each.level == "bad" for each in attention(facts)):
         return "bad", _sentence(facts)
-    return level(facts.batch.status), _sentence(facts)
+    found = level(facts.batch.status)
+    # A check that could not be made is no success.
+    unverified = any(check.status == "UNVERIFIED" for v in facts.validations for check in v.checks)
+    return "warn" if found == "good" and unverified else found, _sentence(facts)
 
 
 def _sentence(facts: BatchFacts) -> str:
@@ -202,7 +205,21 @@ def unchecked(facts: BatchFacts) -> tuple[tuple[Cell, ...], ...]:
     Args:
         facts: What is known of the batch.
     """
-    return (*_unchecked_files(facts), *_unchecked_rows(facts), *_unchecked_since(facts))
+    return (
+        *_unchecked_stages(facts),
+        *_unchecked_files(facts),
+        *_unchecked_rows(facts),
+        *_unchecked_since(facts),
+    )
+
+
+def _unchecked_stages(facts: BatchFacts) -> Iterator[tuple[Cell, ...]]:
+    if facts.batch.status == "DUPLICATE" or facts.batch.adopted_from is not None:
+        return
+    done = {each.stage for each in facts.stages}
+    for stage in STAGES:
+        if stage not in done:
+            yield f"stage {stage}", None, "it did not run"
 
 
 def _unchecked_files(facts: BatchFacts) -> Iterator[tuple[Cell, ...]]:

@@ -16,7 +16,7 @@ MARKS: dict[Level, str] = {"good": "✓", "warn": "!", "bad": "✕", "plain": "�
 _LEVELS: dict[str, Level] = {
     **dict.fromkeys(("SUCCESS", "VALID", "valid", "SENT", "ok", "same", "exact", "yes"), "good"),
     **dict.fromkeys(
-        ("PARTIAL_SUCCESS", "PUBLISHED", "IN_PROGRESS", "ROLLED_BACK", "UNVERIFIED", "WAITING",
+        ("PARTIAL_SUCCESS", "PUBLISHED", "ROLLED_BACK", "UNVERIFIED", "WAITING",
          "warn", "warning"),
         "warn",
     ),

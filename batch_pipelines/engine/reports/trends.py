@@ -84,12 +84,15 @@ def recent_batches(
         return tuple(reversed(cursor.execute(_RECENT, wanted).fetchall()))
 
 
-def compared(recent: Sequence[RecentBatch], *, marked: str | None = None) -> tuple[Picture, ...]:
+def compared(
+    recent: Sequence[RecentBatch], *, marked: str | None = None, alone: bool = False
+) -> tuple[Picture, ...]:
     """Draw batches beside each other: how fast, how much of each was loaded, what was set aside.
 
     Args:
         recent: The batches, oldest first; at least one.
         marked: Id of the batch that is pointed at.
+        alone: Whether each is to stand in a file of its own.
 
     Returns:
         Three pictures.
@@ -103,16 +106,16 @@ def compared(recent: Sequence[RecentBatch], *, marked: str | None = None) -> tup
             _by_look(recent, [each.records_per_second for each in recent]), marked=place,
         ),
         Chart(
-            "loaded", "Records that were loaded, % of those delivered", labels,
+            "loaded", "Loaded, % of the records", labels,
             (Series("% loaded", "plain", written),), form="line", top=100, marked=place,
         ),
         Chart(
-            "rejects", "Records that were set aside", labels,
+            "rejects", "Records set aside", labels,
             (Series("set aside", "partial", tuple(each.rejected_records for each in recent)),),
             marked=place,
         ),
     ]  # fmt: skip
-    return tuple(draw(chart) for chart in charts)
+    return tuple(draw(chart, alone=alone) for chart in charts)
 
 
 def compared_table(recent: Sequence[RecentBatch]) -> Table:
@@ -141,7 +144,7 @@ def compared_table(recent: Sequence[RecentBatch]) -> Table:
 def _by_look(recent: Sequence[RecentBatch], values: Sequence[float | None]) -> tuple[Series, ...]:
     """Divide values of batches into one series a look, so that each shows how its batch ended."""
     names: dict[Look, str] = {
-        "good": "loaded", "partial": "in part", "bad": "failed", "other": "other",
+        "good": "loaded", "partial": "in part", "bad": "failed", "other": "not in force",
     }  # fmt: skip
     looks = [LOOKS.get(each.status, "other") for each in recent]
     return tuple(
