@@ -26,6 +26,7 @@ from batch_pipelines.sensors.alerting import alerts_sensor, thresholds_sensor
 from batch_pipelines.sensors.healing import dead_runs_sensor, rerun_sensor
 from batch_pipelines.sensors.landing import landing_sensor
 from batch_pipelines.sensors.lateness import late_sensor
+from batch_pipelines.sensors.lineage import lineage_sensor
 from batch_pipelines.sensors.reconciling import reconcile_sensor
 from resources.batches import batches_resource
 
@@ -95,6 +96,7 @@ def build_defs(
             *[late_sensor(f) for f in imported if f.partitions and f.partitions.late_after],
             thresholds_sensor(chosen, rollback.name),
             alerts_sensor(),
+            lineage_sensor(every),
             dead_runs_sensor(),
             rerun_sensor(by_name, [jobs[name] for name in by_name]),
         ],

@@ -16,6 +16,7 @@ import rich.progress
 import typer
 
 from batch_pipelines.cli.batches import next_command
+from batch_pipelines.cli.catalog import tell_catalog
 from batch_pipelines.cli.rehearse import rehearse_all
 from batch_pipelines.cli.show import Json, complain, console, print_json, reason_text, say, status
 from batch_pipelines.engine.errors import BatchError, StageOrderError
@@ -86,6 +87,7 @@ def import_(
         tags = feed_tags(feeds.values())[feed]
         importer = _Importer(chosen, settings, database, tags, force=force)
         outcomes = importer.run(keys, quiet=json)
+        tell_catalog(settings, database, feeds, quiet=json)
     _end(outcomes, json=json)
 
 
@@ -119,6 +121,7 @@ def replay(
         tags = feed_tags(feeds.values())[feed.feed]
         importer = _Importer(feed, settings, database, tags, replay=True)
         outcomes = importer.run([found.partition_key], quiet=json)
+        tell_catalog(settings, database, feeds, quiet=json)
     _end(outcomes, json=json)
 
 
@@ -154,11 +157,13 @@ def import_again(
         wanted: Feeds, and the partition keys of each.
         json: Whether to print JSON.
     """
-    tags = feed_tags(load_feeds(settings.feeds).values())
+    feeds = load_feeds(settings.feeds)
+    tags = feed_tags(feeds.values())
     outcomes = []
     for feed, keys in wanted:
         importer = _Importer(feed, settings, database, tags[feed.feed])
         outcomes += importer.run(keys, quiet=json)
+    tell_catalog(settings, database, feeds, quiet=json)
     _end(outcomes, json=json)
 
 

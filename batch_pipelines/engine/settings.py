@@ -40,10 +40,15 @@ class Settings(BaseSettings):
         report_timezone: Whose days and months compliance reports go by, by a name of the IANA.
         report_start: The first month that is a partition of the asset `compliance_report`.
         reports_url: Where a web server shows the folder of reports; None where none does.
+        openlineage_url: Catalog that is told of lineage; None tells nobody.
+        openlineage_api_key: What opens it, None where it is open.
+        openlineage_namespace: Namespace of the feeds there.
         bulk: Whether many rows are inserted by one statement; `off` inserts each by itself, to debug.
     """
 
-    model_config = SettingsConfigDict(env_prefix="BATCH_PIPELINES_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="BATCH_PIPELINES_", frozen=True, extra="ignore", populate_by_name=True
+    )
 
     database_url: pydantic.SecretStr | None = None
     dagster_url: pydantic.SecretStr | None = None
@@ -61,6 +66,25 @@ class Settings(BaseSettings):
     report_timezone: str = "UTC"
     report_start: str = pydantic.Field(default="2026-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     reports_url: str | None = None
+    # The client's own variables count, too.
+    openlineage_url: pydantic.SecretStr | None = pydantic.Field(
+        default=None,
+        validation_alias=pydantic.AliasChoices(
+            "BATCH_PIPELINES_OPENLINEAGE_URL", "OPENLINEAGE_URL"
+        ),
+    )
+    openlineage_api_key: pydantic.SecretStr | None = pydantic.Field(
+        default=None,
+        validation_alias=pydantic.AliasChoices(
+            "BATCH_PIPELINES_OPENLINEAGE_API_KEY", "OPENLINEAGE_API_KEY"
+        ),
+    )
+    openlineage_namespace: str = pydantic.Field(
+        default="batch-pipelines",
+        validation_alias=pydantic.AliasChoices(
+            "BATCH_PIPELINES_OPENLINEAGE_NAMESPACE", "OPENLINEAGE_NAMESPACE"
+        ),
+    )
     bulk: bool = True
 
     @pydantic.field_validator(

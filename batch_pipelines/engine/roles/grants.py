@@ -96,6 +96,7 @@ RELATIONS: Final[dict[str, Grants]] = {
     "invalid_entity": Grants(),
     "latest_batch": Grants(),
     "legal_hold": Grants(_KEEP),
+    "lineage_sent": Grants(_APPEND),
     "metric": Grants(),
     "metric_change": Grants(_ALL),
     "metric_total": Grants(_ALL),
