@@ -66,7 +66,12 @@ class TableRows:
     @property
     def file(self) -> str:
         """Its file, from the bag's folder of data."""
-        return f"{ROWS}/{self.full_name}.parquet"
+        return file_of(self.full_name)
+
+
+def file_of(full_name: str) -> str:
+    """Say in which file of a bag, from its folder of data, the rows of a table are."""
+    return f"{ROWS}/{full_name}.parquet"
 
 
 class _Column(pydantic.BaseModel):

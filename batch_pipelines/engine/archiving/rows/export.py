@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import psycopg
 from psycopg import sql
 
 from batch_pipelines.engine.archiving import tags
@@ -19,22 +19,21 @@ from batch_pipelines.engine.archiving.choosing import archive_of
 from batch_pipelines.engine.archiving.fixity import check_fixity
 from batch_pipelines.engine.archiving.folder import ArchiveFolder
 from batch_pipelines.engine.archiving.packing import Packing
-from batch_pipelines.engine.archiving.rows.account import ACCOUNT, Account, SinceLoading, TableRows
+from batch_pipelines.engine.archiving.rows.account import ACCOUNT, Account, TableRows, file_of
 from batch_pipelines.engine.archiving.rows.copy_out import copy_out
 from batch_pipelines.engine.archiving.rows.live import digest_live, live_rows, stamped_rows
 from batch_pipelines.engine.archiving.rows.parquet import write_rows
 from batch_pipelines.engine.archiving.rows.reading import RowsBag, open_rows, open_rows_at, rows_bag
 from batch_pipelines.engine.archiving.rows.shape import pin, read_shape
+from batch_pipelines.engine.archiving.rows.since import Sent
 from batch_pipelines.engine.catalog import is_stamped, parents_first, read_table
-from batch_pipelines.engine.digests.recorded import digest_today
-from batch_pipelines.engine.digests.row_digest import RowDigest
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import archives, proofs, rollbacks
+from batch_pipelines.engine.ledger import archives, proofs
 from batch_pipelines.engine.ledger.archives import ArchiveRecord
 from batch_pipelines.engine.ledger.batches import IN_FORCE
-from batch_pipelines.engine.verification.rows import SNAPSHOT, batch_rows
-from batch_pipelines.engine.writing.keeping import whole_digest
+from batch_pipelines.engine.reading.prefetch import prefetched
+from batch_pipelines.engine.verification.rows import SNAPSHOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -174,51 +173,26 @@ def _put_table(
     where = stamped_rows(batch.batch_id)
     columns = read_shape(connection, name, where)
     digest = digest_live(connection, name, columns, batch.batch_id)
-    since = _since_loading(connection, batch, recorded)
-    table = TableRows(name, columns, digest, since)
-    target = data / packing.stored(table.file)
+    sent = Sent.of(connection, batch, recorded, columns)
+    file = file_of(name)
+    target = data / packing.stored(file)
     target.parent.mkdir(exist_ok=True)
     # Beside the bag's folder of data, and gone before the bag is whole.
-    written = target if packing.is_plain(table.file) else data.parent / "rows.parquet"
+    written = target if packing.is_plain(file) else data.parent / "rows.parquet"
+    table = sql.Identifier(*name.split("."))
     try:
-        rows = copy_out(connection, sql.Identifier(*name.split(".")), columns, where)
-        write_rows(written, name, columns, rows)
+        with (
+            closing(copy_out(connection, table, columns, where)) as read,
+            closing(prefetched(read)) as rows,
+        ):
+            write_rows(written, name, columns, sent.watching(rows))
     except ValueError as error:
         message = f"{name}: its rows cannot be put away: {error}."
         raise ArchiveError(message) from None
     if written != target:
-        packing.pack(table.file, written, target)
+        packing.pack(file, written, target)
         written.unlink()
-    return table
-
-
-def _since_loading(connection: Connection, batch: Batch, recorded: TableBalance) -> SinceLoading:
-    """Hold the batch's rows of today against what was recorded when it was published."""
-    rows, why = batch_rows(connection, batch, recorded)
-    try:
-        with connection.transaction():
-            own, images = digest_today(connection, rows)
-    except psycopg.DataError:
-        why = "values cannot be brought back to the types that they were sent in"
-        return SinceLoading(recorded.stored, 0, None, why)
-    if why is not None:
-        return SinceLoading(recorded.stored, images.rows, None, why)
-    sent = (recorded.digest_sum, recorded.digest_moment) if rows.columns.names else (0, 0)
-    is_same = own + images == RowDigest(recorded.stored, *sent)
-    if is_same and not images.rows:
-        is_same = _is_whole(connection, batch.batch_id, recorded.target_table)
-    return SinceLoading(recorded.stored, images.rows, is_same)
-
-
-def _is_whole(connection: Connection, batch_id: str, name: str) -> bool:
-    """Look at columns that the batch did not bring, where the ledger has a digest of them, too."""
-    whole = rollbacks.whole(connection, batch_id, name)
-    if whole is None:
-        return True
-    info = read_table(connection, None, name)
-    written = sql.SQL("{} AS x").format(info.identifier)
-    where = stamped_rows(batch_id)
-    return whole_digest(connection, info, whole.columns, written, where) == whole.digest
+    return TableRows(name, columns, digest, sent.since(connection))
 
 
 def _is_live(connection: Connection, account: Account) -> bool:
