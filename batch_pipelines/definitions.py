@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets import feed_assets, feed_checks
+from assets.compliance_report import compliance_report_asset
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
 from batch_pipelines.jobs import (
+    compliance_report_job,
     feed_job,
     replay_job,
     rerun_job,
@@ -21,7 +23,12 @@ from batch_pipelines.jobs import (
     verify_job,
 )
 from batch_pipelines.run_tags import feed_tags
-from batch_pipelines.schedules import verify_archive_schedule, verify_schedule, window_schedule
+from batch_pipelines.schedules import (
+    compliance_report_schedule,
+    verify_archive_schedule,
+    verify_schedule,
+    window_schedule,
+)
 from batch_pipelines.sensors.alerting import alerts_sensor, thresholds_sensor
 from batch_pipelines.sensors.healing import dead_runs_sensor, rerun_sensor
 from batch_pipelines.sensors.landing import landing_sensor
@@ -60,11 +67,13 @@ def build_defs(
         FeedError: A feed file is wrong.
         SettingsError: The environment is wrong.
     """
-    chosen = [*(load_feeds(load().feeds).values() if feeds is None else feeds)]
+    settings = load()
+    chosen = [*(load_feeds(settings.feeds).values() if feeds is None else feeds)]
     with warnings.catch_warnings():
         # BackfillPolicy is beta in Dagster 1.13; that it may change is caught by its pinned version.
         warnings.simplefilter("ignore", dg.BetaWarning)
         assets = [asset for feed in chosen for asset in feed_assets(feed)]
+        assets.append(compliance_report_asset(settings))
     imported = [feed for feed in chosen if not feed.is_reconciled]
     reconciled = [feed for feed in chosen if feed.is_reconciled and not feed.is_compared_whole]
     tags = feed_tags(chosen)
@@ -84,11 +93,13 @@ def build_defs(
             verify,
             rerun_job(by_name),
             verify_archive,
+            compliance_report_job(),
         ],
         schedules=[
             *[window_schedule(feed) for feed in imported if feed.partitions is not None],
             verify_schedule(verify),
             verify_archive_schedule(verify_archive),
+            compliance_report_schedule(settings),
         ],
         sensors=[
             *map(landing_sensor, imported),

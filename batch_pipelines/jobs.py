@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets import feed_checks
+from assets.compliance_report import NAME as COMPLIANCE_REPORT
 from assets.rerun import rerun_op
 from assets.restore import restore_op
 from assets.rollback import plan_op, rollback_config, rollback_op, verify_rollback_op
@@ -153,6 +154,21 @@ def rerun_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:
         ask()
 
     return _rerun_failed
+
+
+def compliance_report_job() -> UnresolvedAssetJobDefinition:
+    """Make the job that reports a month to auditors.
+
+    Returns:
+        A job `compliance_report_month`, of the asset's partitions.
+    """
+    return dg.define_asset_job(
+        name=f"{COMPLIANCE_REPORT}_month",
+        selection=dg.AssetSelection.assets(COMPLIANCE_REPORT),
+        description="Reports a month of all feeds, for auditors.",
+        executor_def=dg.in_process_executor,
+        tags=priority_tags("low"),
+    )
 
 
 def verify_archive_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:

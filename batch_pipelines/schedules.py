@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster._core.storage.tags import SCHEDULE_NAME_TAG
 
+from assets.compliance_report import NAME as COMPLIANCE_REPORT
+from batch_pipelines.engine.compliance.scope import last_month
 from batch_pipelines.engine.landing.watching import Position, look
 from batch_pipelines.engine.ledger import pauses
 from batch_pipelines.engine.ledger.arrivals import known_keys
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from dagster import JobDefinition
 
     from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.settings import Settings
 
 
 def verify_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
@@ -48,6 +51,37 @@ def verify_archive_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
     """
     what = "Reads a sample of bags again, those longest not looked at first."
     return _nightly("verify_archive_nightly", job, "30 3 * * *", what)
+
+
+def compliance_report_schedule(settings: Settings) -> dg.ScheduleDefinition:
+    """Make the schedule that reports each month to auditors when it is over.
+
+    Args:
+        settings: Say in which time zone months are, and which is the first.
+
+    Returns:
+        A schedule at five o'clock on the first of each month.
+    """
+    name = "compliance_report_monthly"
+
+    @dg.schedule(
+        name=name,
+        job_name=f"{COMPLIANCE_REPORT}_month",
+        cron_schedule="0 5 1 * *",
+        execution_timezone=settings.report_timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Reports each month of all feeds, for auditors, when it is over.",
+    )
+    def _compliance_report(
+        context: dg.ScheduleEvaluationContext,
+    ) -> dg.RunRequest | dg.SkipReason:
+        over = last_month(context.scheduled_execution_time, settings.report_timezone)
+        if over is None or over.name < settings.report_start:
+            return dg.SkipReason(f"Months are reported from {settings.report_start} on.")
+        tags = {REQUESTED_BY_TAG: f"schedule {name}"}
+        return dg.RunRequest(run_key=over.name, partition_key=over.name, tags=tags)
+
+    return _compliance_report
 
 
 def _nightly(

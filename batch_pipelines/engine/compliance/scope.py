@@ -106,12 +106,25 @@ def month(key: str, timezone: str) -> Span:
     Raises:
         ReportError: It is no month.
     """
-    said = Partitions(every="month", timezone=timezone, start=_FIRST_MONTH)
-    window = Windows(said).window(key)
+    window = _months(timezone).window(key)
     if window is None:
         message = f"{key!r} is no month. Expected a year and a month, as in 2026-10."
         raise ReportError(message)
     return Span(key, window.start, window.end, timezone)
+
+
+def last_month(now: dt.datetime, timezone: str) -> Span | None:
+    """Give the last month that is over.
+
+    Args:
+        now: The time, with time zone.
+        timezone: Whose months, by a name of the IANA.
+
+    Returns:
+        Its range; None before the first month of all.
+    """
+    found = _months(timezone).newest(now, 1)
+    return month(found[0].key, timezone) if found else None
 
 
 def days(first: dt.date, last: dt.date, timezone: str) -> Span:
@@ -158,6 +171,10 @@ def regulations_of(
         spelled = {word.casefold(): word for word in (*also, *feed.compliance.regulation)}
         found[name] = tuple(sorted(spelled.values()))
     return found
+
+
+def _months(timezone: str) -> Windows:
+    return Windows(Partitions(every="month", timezone=timezone, start=_FIRST_MONTH))
 
 
 def scope(
