@@ -14,7 +14,7 @@ from batch_pipelines.engine.compliance.making import Made, Maker, make
 from batch_pipelines.engine.compliance.scope import month, regulations_of, scope
 from batch_pipelines.engine.reports.filing import program
 from batch_pipelines.engine.settings import Settings
-from resources.batches import REQUESTED_BY_TAG, UNKNOWN, Batches
+from resources.batches import Batches, requester
 
 NAME = "compliance_report"
 _CHECK = "every_part_was_made"
@@ -80,7 +80,7 @@ def compliance_report_asset(settings: Settings) -> dg.AssetsDefinition:
             regulation=config.regulation, feed=config.feed, entity_type=config.entity_type,
         )  # fmt: skip
         maker = Maker(
-            own.reports / "compliance", run.tags.get(REQUESTED_BY_TAG, UNKNOWN), program(),
+            own.reports / "compliance", requester(run), program(),
             new_id=lambda: str(uuid.uuid4()), monotonic=time.monotonic, run_id=run.run_id,
         )  # fmt: skip
         with batches.connect("compliance report") as connection:
