@@ -16,7 +16,6 @@ from batch_pipelines.engine.reports.batch_page import batch_page
 from batch_pipelines.engine.reports.export import json_text, write, write_csv
 from batch_pipelines.engine.reports.filing import batch_path, program
 from batch_pipelines.engine.reports.html import page_html
-from batch_pipelines.engine.reports.filing import program
 from batch_pipelines.engine.settings import load_settings
 
 
