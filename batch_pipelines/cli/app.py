@@ -22,6 +22,7 @@ from batch_pipelines.cli import (
     report_group,
     reruns,
     restore,
+    retention,
     rollback,
     support,
     verify,
@@ -56,6 +57,7 @@ app.command("show")(batches.show)
 app.command("rejects")(rejects.rejects)
 app.command("replay")(imports.replay)
 app.command("reprocess")(imports.reprocess)
+app.command("retention")(retention.retention)
 app.command("rollback")(rollback.rollback)
 app.command("restore")(restore.restore)
 app.command("cancel")(cancel.cancel)

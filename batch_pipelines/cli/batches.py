@@ -11,6 +11,7 @@ import typer
 
 from batch_pipelines.cli.differences import print_differences
 from batch_pipelines.cli.reconciled import print_reconciliation
+from batch_pipelines.cli.retained import print_retained, print_standing, retained_of
 from batch_pipelines.cli.show import (
     Json,
     print_changes,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator, Mapping, Sequence
 
+    from batch_pipelines.cli.retained import Retained
     from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.costs import BatchCost
@@ -116,7 +118,10 @@ def show(
         fidelity = columns.of_batch(connection, found.batch_id)
         told = critical.of_batch(connection, found.batch_id)
         archive = archives.bag(connection, found.batch_id)
-        taken_back = rollbacks.of_batch(connection, found.batch_id)
+        taken_back, kept = (
+            rollbacks.of_batch(connection, found.batch_id),
+            retained_of(connection, found),
+        )
         waiting = staged_tables.of_batch(connection, found.batch_id)
         cost = costs.of_batch(connection, found.batch_id)
     if json:
@@ -126,7 +131,7 @@ def show(
             "signature_events": events, "rejects": reasons,
             "columns": fidelity, "critical": told, "validations": validations, "verifications": verified,
             "archive": archive, "last_attempt": last, "rollback": taken_back,
-            "waiting": waiting, "cost": cost,
+            "waiting": waiting, "cost": cost, "retention": kept,
             "next": next_command(found, archived=archive is not None),
         })  # fmt: skip
         return
@@ -139,7 +144,7 @@ def show(
         say(f"{again} is a duplicate of this batch, {_standing(found)}")
     if found.error_details:
         say(f"why: {found.error_details}")
-    _print_rollback(found, taken_back)
+    _print_rollback(found, taken_back, kept)
     print_table(
         "Stages",
         ["stage", "state", "started", "seconds"],
@@ -164,7 +169,7 @@ def show(
     _print_events(events)
     print_reasons(reasons)
     _print_validations(fidelity, validations)
-    _print_verified(verified)
+    _print_verified(verified, kept)
     if archive is not None:
         say(
             f"Bag: {archive.place} ({archive.payload_files} files, {archive.payload_bytes:,} bytes)"
@@ -208,12 +213,13 @@ def next_command(batch: Batch, *, archived: bool) -> str:
         One command.
     """
     again = f"batch-pipelines import {batch.feed} --batch {batch.partition_key}"
+    others = {"DUPLICATE": batch.duplicate_of, "SUPERSEDED": batch.superseded_by}
     if batch.adopted_from is not None:
         return f"batch-pipelines batches --feed {batch.feed}"
-    if batch.status == "DUPLICATE" and batch.duplicate_of:
-        return f"batch-pipelines show {batch.duplicate_of[:8]}"
-    if batch.status == "SUPERSEDED" and batch.superseded_by:
-        return f"batch-pipelines show {batch.superseded_by[:8]}"
+    if other := others.get(batch.status):
+        return f"batch-pipelines show {other[:8]}"
+    if batch.status == "ARCHIVED":
+        return f"batch-pipelines restore {batch.batch_id[:8]}"
     # Of a batch of which nothing is visible, what was set aside is why.
     if batch.rejected_records and (
         batch.status == "FAILED" or (batch.status == "PARTIAL_SUCCESS" and archived)
@@ -241,12 +247,12 @@ def print_reasons(reasons: Sequence[RejectCount]) -> None:
         say(f"and {len(reasons) - _REASONS:,} more reasons")
 
 
-def _print_rollback(batch: Batch, tables: Sequence[rollbacks.TableRollback]) -> None:
-    """Say that a batch was rolled back, or until when it can be."""
+def _print_rollback(
+    batch: Batch, tables: Sequence[rollbacks.TableRollback], kept: Retained
+) -> None:
+    """Say that a batch was rolled back, or whether it can be."""
     if batch.rolled_back_at is None:
-        until = _time(batch.rollback_possible_until)
-        if batch.status in ledger.IN_FORCE:
-            say("it can be rolled back" + (f" until {until}" if until else ""))
+        print_standing(batch, kept)
         return
     when = _time(batch.rolled_back_at)
     say(f"rolled back {when} by {batch.rolled_back_by}: {batch.rollback_reason}")
@@ -329,10 +335,11 @@ def _print_validation(validation: proofs.TableValidation) -> None:
         print_differences(rows.details, rows.src_extras + rows.tgt_extras + rows.mismatches)
 
 
-def _print_verified(found: Sequence[TableVerification]) -> None:
-    """Print when the rows were last proven again, if ever."""
+def _print_verified(found: Sequence[TableVerification], kept: Retained) -> None:
+    """Print when the rows were last proven again, if ever, and what has left since."""
     for each in found:
         say(f"{each.target_table}: verified {_time(each.started_at)}: {each.status}")
+    print_retained(kept)
 
 
 @contextmanager

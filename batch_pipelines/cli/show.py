@@ -37,6 +37,7 @@ _COLOURS = {
     "FAILED": "red",
     "VALIDATION_FAILED": "red",
     "ROLLED_BACK": "magenta",
+    "ARCHIVED": "blue",
 }
 
 

@@ -372,6 +372,21 @@ def parents_first(infos: Iterable[TableInfo]) -> tuple[TableInfo, ...]:
         return tuple(tables.values())
 
 
+def has_cycle(ordered: Iterable[TableInfo]) -> bool:
+    """Say whether tables refer to each other in a circle.
+
+    Args:
+        ordered: The tables, as `parents_first` orders them.
+    """
+    tables = [*ordered]
+    places = {table.oid: place for place, table in enumerate(tables)}
+    return any(
+        places.get(key.parent_oid, -1) > place
+        for place, table in enumerate(tables)
+        for key in table.parents
+    )
+
+
 def foreign_keys_to(connection: Connection, oid: int) -> tuple[ForeignKey, ...]:
     """Read the foreign keys that refer to a table, its own included.
 

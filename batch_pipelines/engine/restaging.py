@@ -35,7 +35,10 @@ def restage(connection: Connection, work: Work, batch: Batch) -> None:
     staged = files.of_batch(connection, batch.batch_id)
     if all((source / file.file_name).exists() for file in staged):
         return
-    if archives.bag(connection, batch.batch_id) is None:
+    there = archives.bag(connection, batch.batch_id) or archives.deleted_bag(
+        connection, batch.batch_id
+    )
+    if there is None:
         message = (
             f"{batch.name}: its staged files are gone and it has no bag. "
             "Import the partition again with --force."

@@ -242,6 +242,12 @@ def batch_to_replay(connection: Connection, work: Work) -> tuple[Batch, bool]:
     batch = batches.in_force(connection, work.feed.feed, work.key)
     if batch is None:
         message = f"{work.name}: nothing of it is published; import it, there is nothing to replay."
+        last = batches.newest(connection, work.feed.feed, work.key)
+        if last is not None and last.status == "ARCHIVED":
+            message = (
+                f"{work.name}: its rows are in the archive. Bring them back first: `batch-pipelines "
+                f"restore {last.batch_id[:8]}`."
+            )
         raise StageOrderError(message)
     batches.attach(connection, work.run_id, batch)
     return batch, bool(batch.rejected_records)

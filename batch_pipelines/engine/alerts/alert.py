@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 Severity = Literal["info", "warning", "critical"]
 # Rows of these are gone from their tables, or have been delivered anew.
-_GONE = {"ROLLED_BACK": "rolled back", "SUPERSEDED": "superseded by a corrected delivery"}
+_GONE = {
+    "ROLLED_BACK": "rolled back", "SUPERSEDED": "superseded by a corrected delivery",
+    "ARCHIVED": "archived when its time was over",
+}  # fmt: skip
 Detail = str | int | float | None
 
 

@@ -82,6 +82,16 @@ class Archive(Protocol):
     def path(self, bag: str, file: str) -> Path | None:
         """Give the path of a file of a bag, where it stands on this machine; else None."""
 
+    def remove(self, bag: str) -> None:
+        """Delete a bag; from the first step on nobody takes what is left of it for a whole one.
+
+        Args:
+            bag: Its name; of one that is gone, or half gone, the rest is deleted.
+
+        Raises:
+            ArchiveError: It cannot be deleted.
+        """
+
     def draft(self, bag: str, token: int) -> Draft:
         """Begin to write a bag, in place of what other tries have left unfinished.
 

@@ -190,6 +190,12 @@ def open_bag(connection: Connection, settings: Settings, batch_id: str) -> Itera
     record = archives.bag(connection, batch_id)
     if record is None:
         message = f"Batch {batch_id} has no bag: it is not archived."
+        deleted = archives.deleted_bag(connection, batch_id)
+        if deleted is not None:
+            message = (
+                f"Batch {batch_id} has no bag any more: {deleted.place} was deleted on "
+                f"{deleted.checked_at:%Y-%m-%d}, when its time was over. Have the sender deliver again."
+            )
         raise ArchiveError(message)
     archive, name = place_of(settings, record.place)
     with opened(settings, archive, name, record.tagmanifest_sha256) as bag:

@@ -90,6 +90,11 @@ class ArchiveBucket:
     def path(self, bag: str, file: str) -> None:
         """Say that no file stands on this machine; see `Archive`."""
 
+    def remove(self, bag: str) -> None:
+        """Delete a bag; see `Archive`. What makes it whole goes first."""
+        files = [*self._list(f"{bag}/")]
+        self._remove(sorted(files, key=lambda file: file.name != SEAL))
+
     def draft(self, bag: str, token: int) -> BucketDraft:
         """Begin a bag; see `Archive`."""
         for files in self._tries(bag).values():

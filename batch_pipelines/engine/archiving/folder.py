@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.archiving.tags import SEAL
 from batch_pipelines.engine.errors import ArchiveError
+from batch_pipelines.engine.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +73,23 @@ class ArchiveFolder:
     def path(self, bag: str, file: str) -> Path | None:
         """Give a file's path; see `Archive`."""
         return self.root / bag / file
+
+    def remove(self, bag: str) -> None:
+        """Delete a bag; see `Archive`."""
+        folder = self.root / bag
+        leaving = folder.with_name(f".{folder.name}.deleted")
+        try:
+            if folder.is_dir():
+                folder.rename(failpoint("archive.removing", leaving))
+                _sync(folder.parent)
+            if failpoint("archive.renamed", leaving).is_dir():
+                shutil.rmtree(leaving)
+        except OSError as error:
+            message = (
+                f"{folder}: cannot be deleted ({error.strerror}). Make the archive writable, and run "
+                "again: what is left goes then."
+            )
+            raise ArchiveError(message) from None
 
     def draft(self, bag: str, token: int) -> FolderDraft:
         """Begin a bag; see `Archive`."""

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 _READ_BYTES = 1024 * 1024
 _STRATEGY, _KEY = "Archive-Strategy", "Archive-Key"
 # What holds values of rows; what of it is not compressed by its own format.
-_SECRET = ("source/", "quarantine/", "row_digests/", "rows/")
+_SECRET = ("source/", "quarantine/", "row_digests/", "rows/", "records/")
 _DELIVERED = ("source/", "quarantine/files/")
+_TEXT = (*_DELIVERED, "records/")
 
 
 class PackedError(Exception):
@@ -153,7 +154,7 @@ class Packing:
             raise PackedError(str(error)) from None
 
     def _is_compressed(self, name: str) -> bool:
-        return self.strategy != "copy" and name.startswith(_DELIVERED)
+        return self.strategy != "copy" and name.startswith(_TEXT)
 
     def _is_encrypted(self, name: str) -> bool:
         return self.key_id is not None and name.startswith(_SECRET)

@@ -139,7 +139,7 @@ class ArchiveVerifier:
         Returns:
             What was found.
         """
-        status: archives.State
+        status: Literal["VALID", "DAMAGED", "MISSING", "UNVERIFIED"]
         files = size = 0
         problems: tuple[str, ...]
         try:
@@ -203,7 +203,7 @@ class ArchiveVerifier:
         self,
         connection: Connection,
         record: ArchiveRecord,
-        status: archives.State,
+        status: Literal["VALID", "DAMAGED", "MISSING", "UNVERIFIED"],
         problems: tuple[str, ...],
         files: int,
         size: int,

@@ -167,7 +167,7 @@ def regulations_of(
     """
     found: dict[str, tuple[str, ...]] = {}
     for name, feed in feeds.items():
-        also = [word.upper() for word in (*feed.retention.regulations, *everywhere)]
+        also = [word.upper() for word in everywhere]
         spelled = {word.casefold(): word for word in (*also, *feed.compliance.regulation)}
         found[name] = tuple(sorted(spelled.values()))
     return found

@@ -78,7 +78,6 @@ class Retention(Part):
         quarantine: Of the rejects.
         ledger: Of the ledger's detail; history and events are never deleted.
         bags: Of the bags that hold what was delivered.
-        regulations: Regulations the feed is under: their periods hold, too, where they are longer.
         partitions: How long keys of archived partitions stay in Dagster; for ever without it.
     """
 
@@ -87,9 +86,6 @@ class Retention(Part):
     quarantine: Rules = pydantic.Field(default=(), description="the rejects")
     ledger: Rules = pydantic.Field(default=(), description="checksums, digests and validations")
     bags: Rules = pydantic.Field(default=(), description="bags of what was delivered")
-    regulations: tuple[Regulation, ...] = pydantic.Field(
-        default=(), description="regulations whose longer periods hold: hipaa, clia"
-    )
     partitions: PartitionPeriod | None = pydantic.Field(
         default=None, description="how long keys of archived partitions stay in Dagster"
     )

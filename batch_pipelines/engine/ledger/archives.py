@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.postgres.database import Connection
 
-Kind = Literal["bag", "rows"]
-State = Literal["VALID", "DAMAGED", "MISSING", "UNVERIFIED"]
+Kind = Literal["bag", "rows", "records"]
+State = Literal["VALID", "DAMAGED", "MISSING", "UNVERIFIED", "DELETED"]
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,16 @@ class ArchiveRecord:
 
     Attributes:
         batch_id: The batch.
-        kind: `bag` where it holds what was delivered, `rows` where rows of tables.
+        kind: `bag` where it holds what was delivered, `rows` where rows of tables, `records` where
+            lines of the ledger.
         place: Its full path or URL.
         payload_files: Files of its payload.
         payload_bytes: Their size in bytes.
         tagmanifest_sha256: SHA-256, hex, of the tag manifest, which covers all of the bag.
         strategy: What it keeps of the source.
         key_id: The key for which it is encrypted; None where it is not.
-        state: What was found when it was last looked at; `UNVERIFIED` where it could not be reached.
+        state: What was found when it was last looked at; `UNVERIFIED` where it could not be reached,
+            `DELETED` of one whose time was over.
         verified_at: When all of it was last read, and was as it was sealed.
         checked_at: When it was last looked at.
         problems: What of it is not as it was sealed.
@@ -55,11 +57,17 @@ SELECT batch_id::text, kind, place, payload_files, payload_bytes, tagmanifest_sh
        state, verified_at, checked_at, problems
 FROM batch_audit.archive_manifest
 """
-_OF_BATCH = _COLUMNS + "WHERE batch_id = %s ORDER BY id"
-_BAG = _COLUMNS + "WHERE batch_id = %s AND kind = 'bag' ORDER BY id DESC LIMIT 1"
+# What was deleted is only history: none of these lists it.
+_OF_BATCH = _COLUMNS + "WHERE batch_id = %s AND state <> 'DELETED' ORDER BY id"
+_BAG = _COLUMNS + (
+    "WHERE batch_id = %s AND kind = 'bag' AND state <> 'DELETED' ORDER BY id DESC LIMIT 1"
+)
 _ROWS = _COLUMNS + "WHERE batch_id = %s AND kind = 'rows' ORDER BY id DESC LIMIT 1"
+_DELETED = _COLUMNS + (
+    "WHERE batch_id = %s AND kind = 'bag' AND state = 'DELETED' ORDER BY id DESC LIMIT 1"
+)
 _OF_FEED = """
-WHERE (%(feed)s::text IS NULL OR batch_id IN (
+WHERE state <> 'DELETED' AND (%(feed)s::text IS NULL OR batch_id IN (
     SELECT batch_id FROM batch_audit.import_history WHERE feed = %(feed)s))
 """
 _EVERY = _COLUMNS + _OF_FEED + "ORDER BY id"
@@ -93,6 +101,12 @@ def rows(connection: Connection, batch_id: str) -> ArchiveRecord | None:
     """Read where the newest bag of a batch's rows stands, None while it has none."""
     with connection.cursor(row_factory=class_row(ArchiveRecord)) as cursor:
         return cursor.execute(_ROWS, (batch_id,)).fetchone()
+
+
+def deleted_bag(connection: Connection, batch_id: str) -> ArchiveRecord | None:
+    """Read where the newest bag of a batch stood that was deleted because its time was over."""
+    with connection.cursor(row_factory=class_row(ArchiveRecord)) as cursor:
+        return cursor.execute(_DELETED, (batch_id,)).fetchone()
 
 
 def of_batch(connection: Connection, batch_id: str) -> list[ArchiveRecord]:

@@ -28,6 +28,8 @@ Status = Literal[
 
 # Rows of these are visible in the target tables and count as the partition's content.
 IN_FORCE = frozenset({"PUBLISHED", "SUCCESS", "PARTIAL_SUCCESS", "VALIDATION_FAILED"})
+# The delivery is loaded: the same again changes nothing.
+LOADED = IN_FORCE | {"ARCHIVED"}
 # Nothing of these is visible, and a stage may go on with them.
 UNFINISHED = frozenset({"IN_PROGRESS", "FAILED"})
 
@@ -186,6 +188,12 @@ WHERE batch_id = %s
 _SUPERSEDED = """
 UPDATE batch_audit.import_history
 SET status_before = status, status = 'SUPERSEDED', superseded_by = %s WHERE batch_id = %s
+"""
+# Its rows are in the archive, so there is nothing else to take away.
+_ARCHIVED_SUPERSEDED = """
+UPDATE batch_audit.import_history
+SET status_before = status, status = 'SUPERSEDED', superseded_by = %(by)s
+WHERE feed = %(feed)s AND partition_key = %(key)s AND status = 'ARCHIVED' RETURNING batch_id::text
 """
 _INVALID = """
 UPDATE batch_audit.import_history
@@ -366,8 +374,8 @@ def in_force(connection: Connection, feed: str, key: str) -> Batch | None:
 
 
 def same_content(connection: Connection, feed: str, identity: str) -> Batch | None:
-    """Read the batch in force that loaded the same delivery."""
-    return _one(connection, _SAME_CONTENT, feed, identity, list(IN_FORCE))
+    """Read the batch that loaded the same delivery and is in force, or in the archive."""
+    return _one(connection, _SAME_CONTENT, feed, identity, list(LOADED))
 
 
 def find(connection: Connection, reference: str) -> Batch:
@@ -515,6 +523,23 @@ def mark_superseded(connection: Connection, batch_id: str, by: str) -> None:
     """Say that another batch has taken its place; called inside the publish transaction."""
     connection.execute(_SUPERSEDED, (by, batch_id))
     tell(connection, batch_id, "superseded", "SUCCESS", superseded_by=by)
+
+
+def supersede_archived(connection: Connection, batch: Batch) -> bool:
+    """Say that a batch has taken the place of one in the archive, inside its publish transaction.
+
+    Args:
+        connection: The publishing connection.
+        batch: The new batch.
+
+    Returns:
+        Whether there was one.
+    """
+    wanted = {"by": batch.batch_id, "feed": batch.feed, "key": batch.partition_key}
+    found = connection.execute(_ARCHIVED_SUPERSEDED, wanted).fetchall()
+    for (batch_id,) in found:
+        tell(connection, batch_id, "superseded", "SUCCESS", superseded_by=batch.batch_id)
+    return bool(found)
 
 
 def mark_waiting(connection: Connection, batch_id: str, rejected: int, skipped: int) -> None:

@@ -76,8 +76,14 @@ WHERE superseded_by = %s AND status = 'SUPERSEDED'
 """
 _ARE_KEPT = "SELECT superseded_rows_kept FROM batch_audit.import_history WHERE batch_id = %s"
 _REINSTATE = """
-UPDATE batch_audit.import_history
-SET status = status_before, status_before = NULL, superseded_by = NULL WHERE batch_id = %s
+UPDATE batch_audit.import_history AS h
+SET status = status_before, superseded_by = NULL,
+    -- What was superseded in the archive is there again, and will be restored to what it was.
+    status_before = CASE status_before WHEN 'ARCHIVED' THEN
+        CASE WHEN rejected_records > 0 OR EXISTS (SELECT FROM batch_audit.import_file AS f
+                                                  WHERE f.batch_id = h.batch_id AND f.set_aside)
+        THEN 'PARTIAL_SUCCESS' ELSE 'SUCCESS' END END
+WHERE batch_id = %s
 """
 _ROLLED_BACK = """
 UPDATE batch_audit.import_history

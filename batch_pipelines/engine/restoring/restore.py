@@ -248,6 +248,12 @@ class _Attempt:
 
 
 def _require_archived(connection: Connection, batch: Batch) -> None:
+    if batch.status == "SUPERSEDED":
+        message = (
+            f"Batch {batch.batch_id} ({batch.name}) cannot be restored: batch {batch.superseded_by} has "
+            "taken its place. Roll that one back first; nothing was changed."
+        )
+        raise RestoreError(message)
     if batch.status != "ARCHIVED":
         message = (
             f"Batch {batch.batch_id} ({batch.name}) is {batch.status}, and not archived: there is "

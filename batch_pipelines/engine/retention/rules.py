@@ -53,17 +53,18 @@ def terms_of(feed: Feed, everywhere: Iterable[Regulation]) -> tuple[Term, ...]:
     """List the rules that apply to a feed's data, of those classes that have one of their own.
 
     Args:
-        feed: The feed.
+        feed: The feed; of the regulations that its `compliance` names, those that are known here count.
         everywhere: Regulations that every feed is under.
 
     Returns:
         The rules. What has none is kept for ever.
     """
-    regulations = dict.fromkeys([*feed.retention.regulations, *everywhere])
+    named = {word.casefold() for word in (*feed.compliance.regulation, *everywhere)}
+    regulations = [rules for name, rules in REGULATIONS.items() if name in named]
     found = []
     for data_class in CLASSES:
         own = feed.retention.rules(data_class)
-        floors = [REGULATIONS[name].get(data_class) for name in regulations]
+        floors = [rules.get(data_class) for rules in regulations]
         if own:
             found += [_term(data_class, rule, own=True) for rule in own]
             found += [_term(data_class, rule, own=False) for rule in floors if rule is not None]

@@ -102,7 +102,7 @@ WHERE c.records + d.records > 0 ORDER BY h.due_at, h.batch_id
 FROM due AS h CROSS JOIN LATERAL (
     SELECT sum(payload_files)::bigint AS records, sum(payload_bytes)::bigint AS bytes
     FROM batch_audit.archive_manifest AS a
-    WHERE a.batch_id = h.batch_id AND a.kind = 'bag' AND a.state <> 'DELETED') AS a
+    WHERE a.batch_id = h.batch_id AND a.kind IN ('bag', 'records') AND a.state <> 'DELETED') AS a
 WHERE a.records IS NOT NULL ORDER BY h.due_at, h.batch_id
 """,
 }
@@ -151,3 +151,33 @@ UPDATE batch_audit.import_history
 SET rollback_possible_until = least(rollback_possible_until, clock_timestamp()) WHERE batch_id = %s
 """
 """Says of a batch that it cannot be rolled back any more: what that needs is gone."""
+
+DELETE_LINES: Final = sql.SQL("""
+WITH gone AS (DELETE FROM batch_audit.{table} AS t WHERE batch_id = {batch} RETURNING *)
+SELECT to_jsonb(t)::text FROM gone AS t ORDER BY {order}
+""")
+"""Deletes lines and gives what it has deleted, as `records` has put them away."""
+DELETE_ROWS: Final = sql.SQL("DELETE FROM {table} WHERE {stamp} = {batch}")
+DELETE_AT_ONCE: Final = sql.SQL("WITH {parts} SELECT {counts}")
+"""For tables that refer to each other in a circle: foreign keys are looked at when all are gone."""
+ONE_OF_THEM: Final = sql.SQL("{name} AS (DELETE FROM {table} WHERE {stamp} = {batch} RETURNING 1)")
+LOCK_ROWS: Final = sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE")
+OIDS: Final = """
+SELECT c.oid::bigint, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND format('%%s.%%s', n.nspname, c.relname) = ANY(%s) ORDER BY 1
+"""
+SET: Final = "SELECT set_config(%s, %s, true)"
+ARCHIVED: Final = """
+UPDATE batch_audit.import_history
+SET status_before = status, status = 'ARCHIVED', archived_at = clock_timestamp()
+WHERE batch_id = %s AND status IN ('SUCCESS', 'PARTIAL_SUCCESS')
+"""
+ROOT: Final = "SELECT batch_audit.detail_root(%s)"
+BAGS: Final = """
+SELECT place FROM batch_audit.archive_manifest
+WHERE batch_id = %s AND kind IN ('bag', 'records') AND state <> 'DELETED' ORDER BY id
+"""
+BAG_DELETED: Final = """
+UPDATE batch_audit.archive_manifest
+SET state = 'DELETED', checked_at = clock_timestamp(), problems = '{}' WHERE place = %s
+"""

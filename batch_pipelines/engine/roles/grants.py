@@ -80,7 +80,8 @@ RELATIONS: Final[dict[str, Grants]] = {
     "compliance_report": Grants(_APPEND),
     "compliance_report_file": Grants(_APPEND),
     "compliance_report_type": Grants(_APPEND),
-    "crc32_audit": Grants(_APPEND),
+    # Nothing but retention deletes from it, from `validation_summary` and `verification_log`.
+    "crc32_audit": Grants(_REPLACE),
     # Keys of rows are no business of who only counts.
     "critical_record": Grants(_KEEP, reader=False),
     "entity_compliance": Grants(),
@@ -116,8 +117,8 @@ RELATIONS: Final[dict[str, Grants]] = {
     "tracked_table": Grants(_ALL, reader=False),
     "unsummed_batch": Grants(),
     "validation_log": Grants(_KEEP),
-    "validation_summary": Grants(_KEEP, reader=False),
-    "verification_log": Grants(_APPEND, reader=False),
+    "validation_summary": Grants(_ALL, reader=False),
+    "verification_log": Grants(_REPLACE, reader=False),
     "whole_digest": Grants(_KEEP),
 }
 """Tables and views of the schema batch_audit, by name."""

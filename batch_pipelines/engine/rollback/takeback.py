@@ -419,7 +419,9 @@ def _require_in_force(batch: Batch) -> None:
             f"batch {batch.superseded_by} has taken its place; roll that one back, and this one is in "
             "force again"
         ),
-        "ARCHIVED": "its rows have left the tables",
+        "ARCHIVED": (
+            "its rows are in the archive; `batch-pipelines restore` brings them back, and then it can be"
+        ),
     }[batch.status]
     message = f"Batch {batch.batch_id} ({batch.name}) is {batch.status}: {why}."
     raise RollbackError(message)

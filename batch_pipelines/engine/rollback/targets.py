@@ -15,7 +15,7 @@ from batch_pipelines.engine.images import as_json, part, value
 from batch_pipelines.engine.ledger import proofs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from batch_pipelines.engine.catalog import Column, ForeignKey, TableInfo
     from batch_pipelines.engine.feeds import Feed
@@ -220,17 +220,6 @@ def targets_of(
         found[table.full_name] = _target(connection, batch_id, table, recorded, feed)
     ordered = parents_first([target.table for target in found.values()])
     return tuple(found[table.full_name] for table in ordered), tuple(gone)
-
-
-def has_cycle(targets: Iterable[Target]) -> bool:
-    """Say whether the targets refer to each other in a circle."""
-    ordered = [target.table for target in targets]
-    places = {table.oid: place for place, table in enumerate(ordered)}
-    return any(
-        places.get(key.parent_oid, -1) > place
-        for place, table in enumerate(ordered)
-        for key in table.parents
-    )
 
 
 def joined(key: ForeignKey, child: str, parent: str) -> sql.Composed:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from batch_pipelines.engine.catalog import has_cycle
 from batch_pipelines.engine.errors import RollbackError
 from batch_pipelines.engine.ledger.rollbacks import TableRollback
 from batch_pipelines.engine.rollback.chains import relink, settle, take_over_superseded
-from batch_pipelines.engine.rollback.targets import has_cycle, joined
+from batch_pipelines.engine.rollback.targets import joined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +139,7 @@ def undo(
                 child=sql.Identifier(*own.child), owned=target.owned_rows(own, "c")
             )
             done[target.name].owned += connection.execute(query).rowcount
-    if has_cycle(targets):
+    if has_cycle(target.table for target in targets):
         # Also where rows come back: those that are referred to then would have to wait.
         _delete_at_once(connection, targets, done)
     else:

@@ -24,6 +24,7 @@ from batch_pipelines.engine.errors import VerificationError
 from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.ledger import batches, proofs, verifications
 from batch_pipelines.engine.ledger.verifications import TableVerification
+from batch_pipelines.engine.verification.archived import verify_archived
 from batch_pipelines.engine.verification.files import verify_files
 from batch_pipelines.engine.verification.naming import name_differences
 from batch_pipelines.engine.verification.rows import GONE, SNAPSHOT, batch_rows
@@ -120,11 +121,14 @@ class Verifier:
                 if full_name == NO_TABLE:
                     return verify_files(connection, self.settings, now, found)
                 tables = {t.target_table: t for t in proofs.tables(connection, batch.batch_id)}
-                return _verify(connection, self.settings, feed, now, tables[full_name], found)
+                found = _verify(connection, self.settings, feed, now, tables[full_name], found)
+            if now.status == "ARCHIVED" and found.status == "SUCCESS" and tables[full_name].stored:
+                return verify_archived(connection, self.settings, batch.batch_id, found)
         except psycopg.Error as error:
             if connection.broken:
                 raise
             return replace(found, exception=explain(error))
+        return found
 
 
 def require_proven(found: Iterable[Verification]) -> None:

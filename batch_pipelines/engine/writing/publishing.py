@@ -17,7 +17,14 @@ from psycopg import sql
 from batch_pipelines.engine.catalog import parents_first
 from batch_pipelines.engine.errors import PublishError, ThresholdError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import batches, checksum_sums, proofs, signatures, staged_tables
+from batch_pipelines.engine.ledger import (
+    batches,
+    checksum_sums,
+    proofs,
+    rollbacks,
+    signatures,
+    staged_tables,
+)
 from batch_pipelines.engine.ledger.batch_events import tell
 from batch_pipelines.engine.ledger.events import check_constraints
 from batch_pipelines.engine.postgres.database import lock_tables
@@ -336,6 +343,9 @@ def _record(
         signatures.record(connection, batch, compared)
         if old is not None:
             batches.mark_superseded(connection, old, batch.batch_id)
+        elif batches.supersede_archived(connection, batch):
+            # Nothing had to be kept: the archive has its rows.
+            rollbacks.record_kept(connection, batch.batch_id, kept=True)
         skipped = rejects.skipped.total()
         batches.mark_published(connection, batch.batch_id, total, rejects.total, skipped)
         sizes = {f.file_name: f.size for source in publication.sources for f in source.files}

@@ -150,7 +150,7 @@ def test_a_partition_that_was_delivered_again_keeps_its_newer_batch(site18: Make
     here = site18(DDL)
     archived = put_away(here, here.load({"a.csv": ROWS}))
     newer = here.load({"a.csv": "id,note\n1000,new\n"})
-    with pytest.raises(RefusedRestoreError, match=newer.batch_id):
+    with pytest.raises(RestoreError, match=newer.batch_id):
         bring_back(here, archived)
     assert here.stamps() == {newer.batch_id: 1}
 

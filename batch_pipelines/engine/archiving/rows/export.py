@@ -86,10 +86,8 @@ def export_rows(
     if batch.status not in IN_FORCE:
         message = f"Batch {batch.batch_id} ({batch.name}) is {batch.status}: no table has its rows."
         raise ArchiveError(message)
-    there = rows_bag(connection, settings, batch.batch_id)
-    if there is not None and _is_live(connection, there.account):
-        with open_rows(connection, settings, batch.batch_id) as rows:
-            rows.prove()
+    there = _standing(connection, settings, batch.batch_id)
+    if there is not None:
         return ExportedRows(there, worked=False)
     archive = archive_of(settings, feed)
     known = {record.place for record in archives.of_batch(connection, batch.batch_id)}
@@ -193,6 +191,22 @@ def _put_table(
         packing.pack(file, written, target)
         written.unlink()
     return TableRows(name, columns, digest, sent.since(connection))
+
+
+def _standing(connection: Connection, settings: Settings, batch_id: str) -> RowsBag | None:
+    """Read the newest bag of a batch's rows; None unless it has exactly those of today.
+
+    One that is damaged or out of reach is none: the rows are there, and go into another one.
+    """
+    try:
+        there = rows_bag(connection, settings, batch_id)
+        if there is None or not _is_live(connection, there.account):
+            return None
+        with open_rows(connection, settings, batch_id) as rows:
+            rows.prove()
+    except ArchiveError:
+        return None
+    return there
 
 
 def _is_live(connection: Connection, account: Account) -> bool:
