@@ -8,8 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.workspace.context import (
+    WorkspaceRequestContext,
+)  # not exported; tells a request from what the daemon does
 
+from batch_pipelines.engine.settings import load_settings
+from batch_pipelines.requesters import requested_by
 from batch_pipelines.run_tags import FEED_TAG, PRIORITY_TAG, WRITES_TAG
+from resources.batches import REQUESTED_BY_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class FeedRunCoordinator(dg.QueuedRunCoordinator[dg.DagsterInstance]):
-    """The run queue, which sees to it that a run of a feed has the feed's tags.
+    """The run queue: sees to it that a run of a feed has the feed's tags, and any who asked for it.
 
     A run of a feed's job has them from the job. One that is launched from the page of an asset, or by a
     backfill, is a run of a job without a name, and has none.
@@ -37,8 +43,12 @@ class FeedRunCoordinator(dg.QueuedRunCoordinator[dg.DagsterInstance]):
         """
         run = context.dagster_run
         feeds = {key.path[0] for key in run.asset_selection or ()}
-        if missing := missing_tags(run.tags, [_job_tags(context, name) for name in sorted(feeds)]):
-            self._instance.add_run_tags(run.run_id, missing)
+        added = missing_tags(run.tags, [_job_tags(context, name) for name in sorted(feeds)])
+        by = _requester(context)
+        if run.tags.get(REQUESTED_BY_TAG) != by:
+            added[REQUESTED_BY_TAG] = by
+        if added:
+            self._instance.add_run_tags(run.run_id, added)
         return super().submit_run(context)
 
 
@@ -57,6 +67,18 @@ def missing_tags(tags: Mapping[str, str], of_feeds: Iterable[Mapping[str, str]])
     for own in of_feeds:
         wanted |= own
     return {name: value for name, value in wanted.items() if name not in tags}
+
+
+def _requester(context: SubmitRunContext) -> str:
+    workspace = context.workspace
+    is_web = isinstance(workspace, WorkspaceRequestContext) and workspace.source is not None
+    name = load_settings().user_header
+    return requested_by(
+        context.dagster_run.tags,
+        context.dagster_run.tags.get(REQUESTED_BY_TAG),
+        is_web=is_web,
+        header=context.get_request_header(name) if name else None,
+    )
 
 
 def _job_tags(context: SubmitRunContext, feed: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from batch_pipelines.engine.archiving.contents import fill
 from batch_pipelines.engine.archiving.fixity import check_fixity
 from batch_pipelines.engine.archiving.folder import ArchiveFolder
 from batch_pipelines.engine.archiving.packing import Packing
+from batch_pipelines.engine.audit import anchors
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import archives, batches, files, rejects, totals
@@ -117,12 +118,15 @@ def _write(connection: Connection, work: Work, batch: Batch, archive: Archive, n
     # A run that hangs here may wake up while the one that took over writes its own.
     draft = archive.draft(name, work.lease.token)
     packing = Packing.of_feed(work.settings, work.feed)
-    fill(connection, work, batch, packing, draft.folder / tags.DATA)
+    anchor = anchors.head(connection)
+    fill(connection, work, batch, packing, anchor, draft.folder / tags.DATA)
     info = {
         "Bagging-Date": dt.datetime.now(dt.UTC).date().isoformat(),
         "External-Description": f"Import batch {batch.name}, attempt {batch.attempt}",
         "External-Identifier": batch.batch_id,
         "Source-Organization": "batch-pipelines",
+        "Audit-Ledger": anchor.ledger_id,
+        "Audit-Anchor": f"{anchor.seq} {anchor.hash}",
         **packing.tags,
     }
     seal = tags.write_tags(draft.folder, info)

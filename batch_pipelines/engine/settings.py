@@ -35,6 +35,7 @@ class Settings(BaseSettings):
         monitor: File that says how all batches together are watched; None stands for the default.
         archive: Where bags stand: a folder, or `s3://BUCKET/PREFIX`; None for one below `home`.
         anchors: Folder for anchors of the audit trail; None for one below `home`.
+        user_header: Header in which a proxy before Dagster's web server says who made a request.
         archive_key: The secret keys of age by which feeds that ask for it are encrypted.
         regulations: Regulations that every feed is under, parted by commas; see `engine.retention`.
         report_timezone: Whose days and months compliance reports go by, by a name of the IANA.
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
     monitor: Path | None = None
     archive: str | None = None
     anchors: Path | None = None
+    user_header: str | None = None
     archive_key: pydantic.SecretStr | None = None
     regulations: Annotated[tuple[Regulation, ...], NoDecode] = ()
     report_timezone: str = "UTC"
@@ -89,7 +91,7 @@ class Settings(BaseSettings):
 
     @pydantic.field_validator(
         *("database_url", "dagster_url", "alerts", "monitor", "archive", "anchors", "archive_key"),
-        "reports_url",
+        *("reports_url", "user_header"),
         mode="before",
     )
     @classmethod

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import psycopg
 
+from batch_pipelines.engine.audit import anchors
 from batch_pipelines.engine.causes import cause_of
 from batch_pipelines.engine.errors import (
     BatchError,
@@ -135,6 +136,8 @@ class Work:
         return self.staging(batch_id) / "rejects.arrows"
 
 
+# After these a batch has its state, or a duplicate's.
+_ENDING: frozenset[Stage] = frozenset({"ingest", "validate", "archive"})
 _WORK: tuple[Action, str] = ("work", "")
 _NOT_VISIBLE: dict[Stage, tuple[Action, str]] = {
     "checksum": _WORK,
@@ -276,6 +279,8 @@ def recorded(connection: Connection, work: Work, batch_id: str, stage: Stage) ->
     try:
         yield
         batches.end_stage(connection, batch_id, stage)
+        if stage in _ENDING:
+            anchors.drop_quietly(connection, work.settings.anchors_folder, work.notice)
     except LeaseLostError:
         # The batch belongs to another run now, which has written down what became of it.
         raise
@@ -302,6 +307,8 @@ def _record_failure(
             work.lease.hold(ledger)
             batches.end_stage(ledger, batch_id, stage, why, cause)
             batches.mark_failed(ledger, batch_id, why, cause)
+        with work.database.connect("anchor") as ledger:
+            anchors.drop_quietly(ledger, work.settings.anchors_folder, work.notice)
     except LeaseLostError as lost:
         return lost
     except (BatchError, psycopg.Error):

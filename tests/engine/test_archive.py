@@ -100,7 +100,7 @@ def test_a_bag_is_valid_for_other_tools(site18: MakeSite) -> None:
     assert info["External-Identifier"] == batch.batch_id
     assert info["External-Description"] == "Import batch orders/first, attempt 1"
     listed = (bag / "manifest-sha256.txt").read_text().splitlines()
-    assert len(listed) == 4 + 1 + 14 + 1
+    assert len(listed) == 4 + 1 + 16 + 1
     # It is no rubber stamp.
     (bag / "data" / "ledger" / "import_file.json").write_text("[]")
     assert subprocess.run(tool, check=False, capture_output=True).returncode == 1
@@ -149,8 +149,12 @@ def test_the_extract_says_what_the_ledger_says(site18: MakeSite) -> None:
         "import_history", "batch_run", "batch_stage", "import_file", "crc32_audit", "batch_table",
         "batch_column",
         "batch_signature", "row_digest", "whole_digest", "validation_log", "validation_summary",
-        "import_reject_summary", "signature_event",
+        "import_reject_summary", "signature_event", "audit_event", "audit_anchor",
     }  # fmt: skip
+    told = [event["action"].removeprefix("batch.") for event in said.pop("audit_event")]
+    assert (told[0], told[-1]) == ("ingest.started", "archive.started")
+    anchor = said.pop("audit_anchor")
+    assert (anchor["seq"], len(anchor["hash"])) == (len(told), 64)
     assert [(each["stage"], each["status"]) for each in said.pop("batch_stage")] == [
         *((stage, "SUCCESS") for stage in STAGES[:4]),
         ("archive", "IN_PROGRESS"),

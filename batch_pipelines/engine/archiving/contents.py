@@ -11,6 +11,7 @@ from psycopg.rows import scalar_row
 
 from batch_pipelines.engine.archiving.bag import DIGESTS, REJECTS, SOURCE
 from batch_pipelines.engine.archiving.kept_feed import keep_feed
+from batch_pipelines.engine.audit import anchors
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.ledger import files, rejects
 from batch_pipelines.engine.ledger.reject_files import write_parquet
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_pipelines.engine.archiving.packing import Packing
+    from batch_pipelines.engine.audit.anchors import Anchor
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.work import Work
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 FEED: Final = "feed"
 """Folder of the feed file, as it was when the batch was loaded."""
 # What the ledger holds of a batch, whole rows, and in which order. None of it has a value of a row, but
-# for keys of rows that differ. The anchor of the audit chain belongs beside it, once there is a chain.
+# for keys of rows that differ. The audit trail's entries, and an anchor of it, stand beside it.
 _EXTRACT: Final[dict[str, LiteralString]] = {
     "import_history": "attempt",
     "batch_run": "attached_at",
@@ -50,9 +52,15 @@ _CHECKSUMS = sql.SQL("""
 SELECT jsonb_pretty(coalesce(jsonb_agg(to_jsonb(t) ORDER BY created_at, id), '[]'))
 FROM batch_audit.crc32_audit AS t WHERE batch_id = {batch_id} AND entity_type <> 'row'
 """)
+_EVENTS = sql.SQL("""
+SELECT jsonb_pretty(coalesce(jsonb_agg(to_jsonb(t) ORDER BY seq), '[]'))
+FROM batch_audit.audit_event AS t WHERE resource_type = 'batch' AND resource_id = {batch_id}
+""")
 
 
-def fill(connection: Connection, work: Work, batch: Batch, packing: Packing, data: Path) -> None:
+def fill(
+    connection: Connection, work: Work, batch: Batch, packing: Packing, anchor: Anchor, data: Path
+) -> None:
     """Write the payload of a batch's bag.
 
     Args:
@@ -60,6 +68,7 @@ def fill(connection: Connection, work: Work, batch: Batch, packing: Packing, dat
         work: The run's work.
         batch: The batch.
         packing: How files are packed.
+        anchor: What the end of the audit trail is.
         data: The bag's folder of data.
 
     Raises:
@@ -78,7 +87,7 @@ def fill(connection: Connection, work: Work, batch: Batch, packing: Packing, dat
         keep_feed(work, batch.batch_id)
     for path in sorted(work.staged_feed(batch.batch_id).iterdir()):
         _put(packing, f"{FEED}/{path.name}", path, data)
-    _put_extract(connection, batch, data)
+    _put_extract(connection, batch, anchor, data)
 
 
 def _put_source(
@@ -107,7 +116,7 @@ def _put(packing: Packing, name: str, origin: Path, data: Path) -> None:
     packing.pack(name, origin, target)
 
 
-def _put_extract(connection: Connection, batch: Batch, data: Path) -> None:
+def _put_extract(connection: Connection, batch: Batch, anchor: Anchor, data: Path) -> None:
     ledger = data / "ledger"
     ledger.mkdir(parents=True)
     batch_id = sql.Literal(batch.batch_id)
@@ -116,11 +125,13 @@ def _put_extract(connection: Connection, batch: Batch, data: Path) -> None:
         for name, order in _EXTRACT.items()
     }
     queries["crc32_audit"] = _CHECKSUMS.format(batch_id=batch_id)
+    queries["audit_event"] = _EVENTS.format(batch_id=sql.Literal(str(batch.batch_id)))
     with connection.cursor(row_factory=scalar_row) as cursor:
         for name, query in queries.items():
             # As PostgreSQL writes it: no number goes through a float.
             text = cursor.execute(query).fetchone()
             (ledger / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+    (data / anchors.IN_BAG).write_text(f"{anchor.json}\n", encoding="utf-8")
     reasons = [asdict(reason) for reason in rejects.summary(connection, batch.batch_id)]
     text = json.dumps(reasons, indent=1)
     (ledger / "import_reject_summary.json").write_text(f"{text}\n", encoding="utf-8")

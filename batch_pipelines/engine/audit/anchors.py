@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,10 +15,14 @@ from typing import TYPE_CHECKING
 from batch_pipelines.engine.errors import AuditError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from batch_pipelines.engine.postgres.database import Connection
 
+_LOG = logging.getLogger(__name__)
+# Where a bag has the anchor of the time at which it was written.
+IN_BAG = "ledger/audit_anchor.json"
 _HEAD = "SELECT ledger_id::text, seq, hash, created_at FROM batch_audit.audit_head"
 
 
@@ -36,6 +41,16 @@ class Anchor:
     seq: int
     hash: str
     at: dt.datetime
+
+    def __str__(self) -> str:
+        """Say it in few words."""
+        return f"entry {self.seq}, hash {self.hash}"
+
+    @property
+    def json(self) -> str:
+        """The anchor as a line of a file has it."""
+        fields = {"ledger": self.ledger_id, "seq": self.seq, "hash": self.hash, "at": str(self.at)}
+        return json.dumps(fields)
 
 
 def head(connection: Connection) -> Anchor:
@@ -67,18 +82,38 @@ def drop(connection: Connection, folder: Path) -> Anchor | None:
     anchor = head(connection)
     if not anchor.seq:
         return None
-    line = json.dumps(
-        {"ledger": anchor.ledger_id, "seq": anchor.seq, "hash": anchor.hash, "at": str(anchor.at)}
-    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # One write of a line in append mode: those of two processes do not mix.
         with _file(folder, anchor.ledger_id).open("ab", buffering=0) as file:
-            file.write(f"{line}\n".encode())
+            file.write(f"{anchor.json}\n".encode())
             os.fsync(file.fileno())
     except OSError as error:
         message = f"{folder}: the anchor of the audit trail cannot be written ({error.strerror})."
         raise AuditError(message) from None
+    return anchor
+
+
+def drop_quietly(
+    connection: Connection, folder: Path, notice: Callable[[str], object]
+) -> Anchor | None:
+    """Write an anchor where what it is about must not fail for it.
+
+    Args:
+        connection: A connection in autocommit mode.
+        folder: The folder of anchors.
+        notice: Is told why there is none.
+
+    Returns:
+        The anchor; None where there is none.
+    """
+    try:
+        anchor = drop(connection, folder)
+    except AuditError as error:
+        notice(str(error))
+        return None
+    if anchor is not None:
+        _LOG.info("Anchor of the audit trail %s: %s", anchor.ledger_id, anchor)
     return anchor
 
 
@@ -90,21 +125,23 @@ def read(folder: Path, ledger_id: str) -> list[Anchor]:
         ledger_id: The ledger.
 
     Returns:
-        Its anchors; none where there is no file of it. A line that a crash cut off is left out.
+        Its anchors, also those in the bags below the folder; none where there are none of it. A line
+        that a crash cut off is left out.
 
     Raises:
         AuditError: The file cannot be read, or a line is none of an anchor.
     """
     file = _file(folder, ledger_id)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        message = f"{file}: the anchors cannot be read ({error.strerror})."
-        raise AuditError(message) from None
-    lines = enumerate(text.splitlines(), 1)
-    return [_parsed(file, number, line) for number, line in lines if line.endswith("}")]
+    found = []
+    for each in [*([file] if file.exists() else []), *sorted(folder.rglob(f"data/{IN_BAG}"))]:
+        try:
+            text = each.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"{each}: the anchors cannot be read ({type(error).__name__})."
+            raise AuditError(message) from None
+        lines = enumerate(text.splitlines(), 1)
+        found += [_parsed(each, number, line) for number, line in lines if line.endswith("}")]
+    return [anchor for anchor in found if anchor.ledger_id == ledger_id]
 
 
 def _parsed(file: Path, number: int, line: str) -> Anchor:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 UNAUTHENTICATED: Final = "unauthenticated"
 """Who has asked for something where nobody has proven who it was."""
+_BY_SYSTEM, _BY_PROXY = " (command line)", " (proxy)"
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,19 @@ class Actor:
         return cls(command_line(), here())
 
 
+def behind_proxy(name: str) -> str:
+    """Name who a proxy has logged in, as a principal."""
+    return f"{name}{_BY_PROXY}"
+
+
 def command_line() -> str:
     """Name who runs this process, as a principal."""
-    return f"{user()} (command line)"
+    return f"{user()}{_BY_SYSTEM}"
+
+
+def person(principal_id: str) -> str:
+    """Say who a principal is, however it was established: `ada (proxy)` is `ada (command line)`."""
+    return principal_id.removesuffix(_BY_PROXY).removesuffix(_BY_SYSTEM)
 
 
 def user() -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.errors import FeedError, RollbackError
 from batch_pipelines.engine.ledger import events
+from batch_pipelines.engine.postgres.actor import UNAUTHENTICATED, person
 from batch_pipelines.engine.rollback.takeback import Request
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def approve(connection: Connection, reference: str, by: str) -> Request:
 
     Raises:
         FeedError: There is no such request.
-        RollbackError: Who asked cannot approve, or somebody else has already.
+        RollbackError: Who asked cannot approve, nobody proved who it was, or somebody else has already.
     """
     # Only what an id can hold: the prefix is the left side of a LIKE.
     plain = reference and set(reference) <= set("0123456789abcdef-")
@@ -73,7 +74,14 @@ def approve(connection: Connection, reference: str, by: str) -> Request:
         )
         raise FeedError(message)
     request_id, batch_ids, cascade, keep, reason, requested_by, approved_by = found[0]
-    if by == requested_by:
+    if UNAUTHENTICATED in {by, requested_by}:
+        message = (
+            f"Request {request_id} takes two people, and nobody knows who "
+            f"{'approves' if by == UNAUTHENTICATED else 'made'} it. Ask and approve on the command "
+            "line, or behind a proxy that logs people in."
+        )
+        raise RollbackError(message)
+    if person(by) == person(requested_by):
         message = (
             f"Request {request_id} was made by {requested_by}; somebody else has to approve it."
         )

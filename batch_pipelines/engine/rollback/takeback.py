@@ -10,6 +10,7 @@ serialization failure, a lock that somebody holds too long) is tried again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable  # noqa: TC003  # a dataclass default below
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from batch_pipelines.engine.audit import anchors
 from batch_pipelines.engine.errors import BatchError, BusyError, RollbackError
 from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, events, rollbacks, staged_tables
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection, Database
     from batch_pipelines.engine.postgres.lease import Lease
     from batch_pipelines.engine.settings import Settings
+
+_LOG = logging.getLogger(__name__)
 
 # Deadlock, serialization failure, and a table's lock that was not had in time.
 _TRANSIENT = frozenset({"40P01", "40001", "55P03"})
@@ -223,11 +227,14 @@ def roll_back(
         return plan(database, settings, feeds, request)
     _record(database, request, "started", {})
     try:
-        return _attempts(database, settings, feeds, request, lease, commit=True)
+        done = _attempts(database, settings, feeds, request, lease, commit=True)
     except BatchError as error:
         with contextlib.suppress(BatchError, psycopg.Error):
             _record(database, request, "refused", {"why": str(error)})
         raise
+    with database.connect("anchor") as connection:
+        anchors.drop_quietly(connection, settings.anchors_folder, _LOG.warning)
+    return done
 
 
 def _attempts(

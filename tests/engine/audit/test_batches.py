@@ -115,3 +115,33 @@ def test_what_is_changed_behind_the_trails_back_is_named(
     assert found.status == "FAILED"
     assert told in found.findings[0].message
     assert batch.batch_id in found.findings[0].message or "knows nothing" in told
+
+
+def test_the_end_of_a_batch_is_anchored_and_a_bag_is_an_anchor_too(
+    site18: MakeSite, tmp_path: Path
+) -> None:
+    here = site18(DDL)
+    here.load(ONE)
+    own = verify_audit(here.connection, here.settings.anchors_folder)
+    assert (own.status, own.exposed, own.anchored > 10) == ("SUCCESS", 0, True)
+    bags = verify_audit(here.connection, here.settings.home / "archive")
+    # The bag was written before it could be told that it is there.
+    assert (bags.anchors, bags.exposed) == (1, 1)
+    (info,) = (here.settings.home / "archive").rglob("bag-info.txt")
+    assert f"Audit-Anchor: {bags.anchored} " in info.read_text()
+    here.sql("ALTER TABLE batch_audit.audit_event DISABLE TRIGGER append_only")
+    here.sql("ALTER TABLE batch_audit.audit_head DISABLE TRIGGER ALL")
+    here.sql("DELETE FROM batch_audit.audit_event WHERE seq > 4")
+    here.sql(
+        "UPDATE batch_audit.audit_head h SET seq = 4, hash = e.hash"
+        " FROM batch_audit.audit_event e WHERE e.seq = 4"
+    )
+    found = verify_audit(here.connection, here.settings.home / "archive")
+    assert "truncated" in {each.kind for each in found.findings}
+
+
+def test_a_folder_of_anchors_that_cannot_be_written_fails_no_batch(site18: MakeSite) -> None:
+    here = site18(DDL)
+    here.settings.anchors_folder.parent.mkdir(parents=True, exist_ok=True)
+    here.settings.anchors_folder.write_text("not a folder")
+    assert here.load(ONE).status == "SUCCESS"
