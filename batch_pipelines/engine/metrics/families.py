@@ -51,6 +51,12 @@ FAMILIES: Final = (
         "Rows that fulfil a critical_when of their feed, one for each condition.",
     ),
     Family("source_bytes", "source_bytes", "counter", ("feed",), "Bytes of the files that were loaded."),
+    Family(
+        "checksums", "checksums", "counter", ("feed", "status"),
+        "Checksums computed: valid, invalid, or recorded where there was nothing to compare with.",
+    ),
+    Family("checksum_bytes", "checksum_bytes", "counter", ("feed",), "Bytes of files read for them."),
+    Family("checksum_seconds", "checksum_seconds", "counter", ("feed",), "Time that took."),
     Family("wal_bytes", "wal_bytes", "counter", ("feed",), "Write-ahead log written while publishing."),
     Family(
         "publish_seconds", "publish_seconds", "counter", ("feed",),
