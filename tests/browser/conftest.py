@@ -32,7 +32,7 @@ PROJECT = Path(__file__).parents[2]
 EARLIER = "2024-04-30"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # No sandbox, since that needs a user who is not root; and none of a browser's own network traffic.
-_FLAGS = (
+BROWSER_FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
@@ -140,7 +140,7 @@ def page(chromium: str, dev: Dev, tmp_path: Path) -> Iterator[Page]:
     """A browser's page, 1400 by 900 pixels."""
     with (
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium, args=_FLAGS) as browser,
+        playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS) as browser,
     ):
         page = browser.new_page(viewport={"width": 1400, "height": 900}, base_url=dev.url)
         page.set_default_timeout(_PATIENCE_MS)

@@ -172,6 +172,23 @@ def test_no_value_of_a_row_is_in_a_report(site18: MakeSite) -> None:
     everything = html + json_text(facts) + "".join(csv_text(table) for table in page.tables)
     assert SECRET not in everything
     assert page.level == "bad"
+    # Nor the key of a critical row, which its alert has.
+    details = {"condition": "high", "table": "public.p", "record": f"id={SECRET}"}
+    raise_alert(
+        site.connection,
+        Alert(
+            "critical_row",
+            "critical",
+            f"high is critical: id={SECRET}",
+            "k",
+            None,
+            batch.batch_id,
+            details,
+        ),
+    )
+    facts, _, html = report(site, batch.batch_id)
+    assert "high is critical in a row of public.p" in html
+    assert SECRET not in html + json_text(facts)
     (difference,) = rows(page, "differing_rows")
     assert (difference["file"], difference["record"]) == ("p.csv", 3)
     assert "key" not in json.loads(json_text(facts))["validations"][1]["differing"][0]
