@@ -7,6 +7,8 @@ from assets.common import table
 from batch_pipelines.engine.ledger.batches import find
 from batch_pipelines.engine.restoring.report import told
 from batch_pipelines.engine.restoring.restore import RestoreRequest, restore
+from batch_pipelines.partitions import register
+from resources.archived import tell_restored
 from resources.batches import Batches, requester
 
 
@@ -35,7 +37,11 @@ def restore_op(
     done = restore(batches.acting_for(context.run), batches.settings, request)
     for line in told(done, dry_run=config.dry_run):
         context.log.info(line)
-    plan = done.plan
+    plan, feed = done.plan, batches.feeds().get(batch.feed)
+    if plan is not None and done.refusal is None and not config.dry_run and feed is not None:
+        # Retention may have had its key forgotten.
+        register(context.instance, feed, [batch.partition_key])
+        tell_restored(context.instance, done.batch)
     tables = () if plan is None else plan.tables
     context.add_output_metadata(
         {

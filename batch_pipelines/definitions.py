@@ -18,6 +18,7 @@ from batch_pipelines.jobs import (
     replay_job,
     rerun_job,
     restore_job,
+    retention_job,
     rollback_job,
     verify_archive_job,
     verify_job,
@@ -25,6 +26,7 @@ from batch_pipelines.jobs import (
 from batch_pipelines.run_tags import feed_tags
 from batch_pipelines.schedules import (
     compliance_report_schedule,
+    retention_schedule,
     verify_archive_schedule,
     verify_schedule,
     window_schedule,
@@ -77,7 +79,7 @@ def build_defs(
     imported = [feed for feed in chosen if not feed.is_reconciled]
     reconciled = [feed for feed in chosen if feed.is_reconciled and not feed.is_compared_whole]
     tags = feed_tags(chosen)
-    rollback = rollback_job()
+    rollback, retention = rollback_job(), retention_job()
     by_name = {feed.feed: feed for feed in imported}
     jobs = {feed.feed: feed_job(feed, tags[feed.feed]) for feed in chosen}
     every = {feed.feed: feed for feed in chosen}
@@ -90,6 +92,7 @@ def build_defs(
             *[replay_job(feed, tags[feed.feed]) for feed in imported],
             rollback,
             restore_job(),
+            retention,
             verify,
             rerun_job(by_name),
             verify_archive,
@@ -97,6 +100,7 @@ def build_defs(
         ],
         schedules=[
             *[window_schedule(feed) for feed in imported if feed.partitions is not None],
+            retention_schedule(retention),
             verify_schedule(verify),
             verify_archive_schedule(verify_archive),
             compliance_report_schedule(settings),

@@ -10,6 +10,12 @@ from assets import feed_checks
 from assets.compliance_report import NAME as COMPLIANCE_REPORT
 from assets.rerun import rerun_op
 from assets.restore import restore_op
+from assets.retention import (
+    archive_and_delete_op,
+    plan_retention_op,
+    report_retention_op,
+    retention_config,
+)
 from assets.rollback import plan_op, rollback_config, rollback_op, verify_rollback_op
 from assets.verify import verify_op
 from assets.verify_archive import verify_archive_op
@@ -104,6 +110,33 @@ def restore_job() -> dg.JobDefinition:
         restore_op()
 
     return _restore
+
+
+def retention_job() -> dg.JobDefinition:
+    """Make the job that archives and deletes what is due, of all feeds.
+
+    Returns:
+        A job `retention` with the ops plan, archive_and_delete and report; without more said, a dry run.
+    """
+
+    @dg.job(
+        name="retention",
+        description="Archives what is due by the feeds' rules, reads it back, and only then deletes it. "
+        "The default is a dry run: only the plan.",
+        config=retention_config,
+        executor_def=dg.in_process_executor,
+        tags={
+            # No delivery waits for it.
+            **priority_tags("low"),
+            # What failed is tried again the next night.
+            "dagster/retry_on_asset_or_op_failure": "false",
+        },
+    )
+    def _retention() -> None:
+        due = plan_retention_op.alias("plan")()
+        report_retention_op.alias("report")(archive_and_delete_op(due))
+
+    return _retention
 
 
 def verify_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:

@@ -84,8 +84,26 @@ def compliance_report_schedule(settings: Settings) -> dg.ScheduleDefinition:
     return _compliance_report
 
 
+def retention_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
+    """Make the schedule that archives and deletes every night what is due.
+
+    Args:
+        job: The job `retention`.
+
+    Returns:
+        A schedule at 01:30 UTC; what it does is no dry run.
+    """
+    what = "Archives what is due by the feeds' rules, reads it back, and only then deletes it."
+    return _nightly("retention_nightly", job, "30 1 * * *", what, run_config={"dry_run": False})
+
+
 def _nightly(
-    name: str, job: JobDefinition, cron_schedule: str, description: str
+    name: str,
+    job: JobDefinition,
+    cron_schedule: str,
+    description: str,
+    *,
+    run_config: dict[str, object] | None = None,
 ) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
         name=name,
@@ -94,6 +112,7 @@ def _nightly(
         tags={REQUESTED_BY_TAG: f"schedule {name}"},
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=description,
+        run_config=run_config,
     )
 
 

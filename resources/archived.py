@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.feed_parts.retention import DataClass
     from batch_pipelines.engine.feeds import Feed
+    from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.retention.record import Chunk, Course
 
@@ -60,6 +61,23 @@ def tell_archived(instance: dg.DagsterInstance, chunk: Chunk) -> None:
                 "legal source": chunk.legal_source,
                 "due since": chunk.due_at.isoformat(),
             },
+        )
+    )
+
+
+def tell_restored(instance: dg.DagsterInstance, batch: Batch) -> None:
+    """Show that the rows of a batch are back in their tables, at its partition.
+
+    Args:
+        instance: The Dagster instance.
+        batch: The batch, restored.
+    """
+    instance.report_runless_asset_event(
+        dg.AssetObservation(
+            asset_key=dg.AssetKey([batch.feed, _ASSETS["rows"]]),
+            partition=batch.partition_key,
+            description="Restored: its rows are back in the tables",
+            metadata={"batch_status": batch.status, "batch_id": batch.batch_id},
         )
     )
 

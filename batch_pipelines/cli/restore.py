@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batch_pipelines.cli.imports import user
+from batch_pipelines.cli.known_feeds import known_feeds
 from batch_pipelines.cli.show import Json, print_json, say
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.postgres.migrate import require_current
@@ -15,7 +16,11 @@ from batch_pipelines.engine.restoring.report import told
 from batch_pipelines.engine.restoring.restore import RestoreRequest
 from batch_pipelines.engine.restoring.restore import restore as bring_back
 from batch_pipelines.engine.settings import load_settings
-from batch_pipelines.instance import prepared
+from batch_pipelines.instance import open_instance, prepared
+
+if TYPE_CHECKING:
+    from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.settings import Settings
 
 _FAILED = 1
 
@@ -45,6 +50,8 @@ def restore(
                 print_json({"dry_run": dry_run, "possible": False, "plan": refused.plan})
                 raise typer.Exit(_FAILED) from None
             raise
+        if done.plan is not None and done.refusal is None and not dry_run:
+            _tell_dagster(settings, done.batch)
     # Its time is over still: without a hold the next night's retention takes the rows away again.
     following = f"batch-pipelines hold set {found.batch_id[:8]} --reason TEXT"
     if json:
@@ -62,3 +69,16 @@ def restore(
             say(f"Next, or retention takes them away again: {following}")
     if done.refusal is not None:
         raise typer.Exit(_FAILED)
+
+
+def _tell_dagster(settings: Settings, batch: Batch) -> None:
+    """Put the partition's key back, which retention may have had forgotten, and tell what is there."""
+    # Dagster takes a second and a half to import.
+    from batch_pipelines.partitions import register  # noqa: PLC0415
+    from resources.archived import tell_restored  # noqa: PLC0415
+
+    feed = known_feeds(settings).get(batch.feed)
+    if feed is not None:
+        with open_instance() as instance:
+            register(instance, feed, [batch.partition_key])
+            tell_restored(instance, batch)

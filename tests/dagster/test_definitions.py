@@ -84,6 +84,7 @@ def test_the_feeds_that_ship_load(monkeypatch: pytest.MonkeyPatch) -> None:
         *expected,
         "compliance_report_month",
         "restore",
+        "retention",
         "rollback",
         "rerun_failed",
         "verify_archive",
