@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batch_pipelines.cli.show import say
-from batch_pipelines.engine.ledger import totals
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
@@ -96,7 +95,6 @@ def _opened(stack: ExitStack, settings: Settings, *, runs: bool) -> LedgerCollec
     database = stack.enter_context(prepared(settings) if runs else open_database(settings))
     with database.connect("metrics") as connection:
         require_current(connection)
-        totals.fold(connection)
     return collector_of(database, stack.enter_context(open_instance()) if runs else None)
 
 

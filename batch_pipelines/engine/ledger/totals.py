@@ -6,9 +6,11 @@ here: their names for the outside (`metrics`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg.rows import class_row, scalar_row
 
 if TYPE_CHECKING:
@@ -27,39 +29,11 @@ SET value = t.value + excluded.value, changed_at = greatest(t.changed_at, exclud
 """
 _READ = """
 SELECT metric, feed, labels, value::float8, changed_at FROM batch_audit.metric
+UNION ALL SELECT metric, feed, labels, value::float8, changed_at FROM batch_audit.metric_level
 ORDER BY metric, feed, labels
 """
-# Each reads what is open now, by an index that has nothing else; see docs/monitoring.md.
-_OPEN_ALERTS = """
-SELECT 'alerts_open' AS metric, coalesce(feed, '') AS feed, ARRAY[severity] AS labels,
-       count(*)::float8 AS value, max(raised_at) AS changed_at
-FROM batch_audit.alert
-WHERE severity <> 'info' AND acknowledged_at IS NULL AND resolved_at IS NULL GROUP BY 1, 2, 3
-"""
-_WAITING = """
-SELECT 'alert_deliveries_waiting' AS metric, '' AS feed, ARRAY[channel] AS labels,
-       count(*)::float8 AS value, now() AS changed_at
-FROM batch_audit.alert_delivery WHERE status = 'WAITING' GROUP BY channel
-"""
-_LEASES = """
-SELECT 'leases' AS metric, feed,
-       ARRAY[CASE WHEN expires_at < now() THEN 'expired' ELSE 'held' END] AS labels,
-       count(*)::float8 AS value, max(acquired_at) AS changed_at
-FROM batch_audit.batch_lease WHERE released_at IS NULL GROUP BY feed, 3
-"""
-_PAUSED = """
-SELECT 'feeds_paused' AS metric, feed, '{}'::text[] AS labels, 1::float8 AS value,
-       paused_at AS changed_at
-FROM batch_audit.feed_pause WHERE resumed_at IS NULL
-"""
-_THRESHOLDS = """
-SELECT 'thresholds' AS metric, CASE scope WHEN '*' THEN '' ELSE scope END AS feed,
-       ARRAY[measure] AS labels,
-       (array_position(ARRAY['ok', 'warn', 'breach'], state) - 1)::float8 AS value,
-       now() AS changed_at
-FROM batch_audit.threshold_state
-"""
-_LEVELS = (_OPEN_ALERTS, _WAITING, _LEASES, _PAUSED, _THRESHOLDS)
+# Of a reader, or of a server that follows another one.
+_MAY_NOT = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 
 
 @dataclass(frozen=True)
@@ -92,6 +66,16 @@ def fold(connection: Connection) -> None:
             cursor.execute(_FOLD)
 
 
+def fold_if_allowed(connection: Connection) -> None:
+    """Fold what has changed, unless this connection may only read.
+
+    Args:
+        connection: A connection in autocommit mode.
+    """
+    with suppress(*_MAY_NOT):
+        fold(connection)
+
+
 def read(connection: Connection) -> list[Total]:
     """Read all metrics as they stand now.
 
@@ -102,7 +86,4 @@ def read(connection: Connection) -> list[Total]:
         Their values, those of one metric together.
     """
     with connection.cursor(row_factory=class_row(Total)) as cursor:
-        found = cursor.execute(_READ).fetchall()
-        for level in _LEVELS:
-            found += cursor.execute(level).fetchall()
-        return found
+        return cursor.execute(_READ).fetchall()

@@ -100,6 +100,7 @@ RELATIONS: Final[dict[str, Grants]] = {
     "lineage_sent": Grants(_APPEND),
     "metric": Grants(),
     "metric_change": Grants(_ALL),
+    "metric_level": Grants(),
     "metric_total": Grants(_ALL),
     "reconciled_batch": Grants(_APPEND),
     "rerun_request": Grants(_APPEND, reader=False),

@@ -21,7 +21,7 @@ from batch_pipelines.engine.postgres.migrate import downgrade, upgrade
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from batch_pipelines.engine.postgres.database import Database
+    from batch_pipelines.engine.postgres.database import Connection, Database
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
@@ -163,6 +163,23 @@ def test_what_is_taken_back_by_its_transaction_is_not_counted(site18: MakeSite) 
         here.sql("UPDATE batch_audit.import_history SET status = 'FAILED', written_records = 99")
         assert totals.read(here.connection) != before
     assert totals.read(here.connection) == before
+
+
+def test_a_reader_may_scrape(site: MakeSite) -> None:
+    here = site(DDL)
+    here.load({"a.csv": "a\n1\n"}, "one")
+    with here.work("two"):
+        for_us = scraped(as_text(collector(here)))
+
+        def as_reader() -> Connection:
+            connection = here.database.connect("metrics")
+            connection.execute("SET ROLE batch_reader")
+            return connection
+
+        for_them = scraped(as_text(LedgerCollector(as_reader, lambda: {"QUEUED": 3})))
+    took = ("collect_duration_seconds",)
+    assert for_us["leases", "orders", "held"] == 1
+    assert {**for_us, took: 0} == {**for_them, took: 0}
 
 
 def test_the_file_is_replaced_at_once_and_the_endpoint_answers(
