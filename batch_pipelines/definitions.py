@@ -21,6 +21,7 @@ from batch_pipelines.jobs import (
     retention_job,
     rollback_job,
     verify_archive_job,
+    verify_audit_job,
     verify_job,
 )
 from batch_pipelines.run_tags import feed_tags
@@ -28,6 +29,7 @@ from batch_pipelines.schedules import (
     compliance_report_schedule,
     retention_schedule,
     verify_archive_schedule,
+    verify_audit_schedule,
     verify_schedule,
     window_schedule,
 )
@@ -84,6 +86,7 @@ def build_defs(
     jobs = {feed.feed: feed_job(feed, tags[feed.feed]) for feed in chosen}
     every = {feed.feed: feed for feed in chosen}
     verify, verify_archive = verify_job(every), verify_archive_job(every)
+    verify_audit = verify_audit_job()
     return dg.Definitions(
         assets=assets,
         asset_checks=[check for feed in chosen for check in feed_checks(feed)],
@@ -96,6 +99,7 @@ def build_defs(
             verify,
             rerun_job(by_name),
             verify_archive,
+            verify_audit,
             compliance_report_job(),
         ],
         schedules=[
@@ -103,6 +107,7 @@ def build_defs(
             retention_schedule(retention),
             verify_schedule(verify),
             verify_archive_schedule(verify_archive),
+            verify_audit_schedule(verify_audit),
             compliance_report_schedule(settings),
         ],
         sensors=[

@@ -19,6 +19,7 @@ from assets.retention import (
 from assets.rollback import plan_op, rollback_config, rollback_op, verify_rollback_op
 from assets.verify import verify_op
 from assets.verify_archive import verify_archive_op
+from assets.verify_audit import verify_audit_op
 from batch_pipelines.run_tags import priority_tags
 
 if TYPE_CHECKING:
@@ -229,3 +230,22 @@ def verify_archive_job(feeds: Mapping[str, Feed]) -> dg.JobDefinition:
         verify()
 
     return _verify_archive
+
+
+def verify_audit_job() -> dg.JobDefinition:
+    """Make the job that verifies the audit trail.
+
+    Returns:
+        A job `verify_audit`; it fails where the trail does not hold.
+    """
+
+    @dg.job(
+        name="verify_audit",
+        description="Verifies the audit trail, against its hashes, its anchors and the ledger.",
+        tags=priority_tags("low"),
+        executor_def=dg.in_process_executor,
+    )
+    def _verify_audit() -> None:
+        verify_audit_op()
+
+    return _verify_audit

@@ -53,6 +53,19 @@ def verify_archive_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
     return _nightly("verify_archive_nightly", job, "30 3 * * *", what)
 
 
+def verify_audit_schedule(job: JobDefinition) -> dg.ScheduleDefinition:
+    """Make the schedule that verifies the audit trail every night.
+
+    Args:
+        job: The job that verifies it.
+
+    Returns:
+        A schedule at 04:30 UTC.
+    """
+    what = "Verifies the audit trail, against its hashes, its anchors and the ledger."
+    return _nightly("verify_audit_nightly", job, "30 4 * * *", what)
+
+
 def compliance_report_schedule(settings: Settings) -> dg.ScheduleDefinition:
     """Make the schedule that reports each month to auditors when it is over.
 

@@ -34,6 +34,7 @@ from batch_pipelines.engine.ledger import (
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.ledger import signatures as feed_signatures
+from batch_pipelines.engine.ledger.events import of_batch
 from batch_pipelines.engine.ledger.staged_tables import SCHEMA
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.migrate import require_current
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.costs import BatchCost
     from batch_pipelines.engine.ledger.critical import CriticalCount
+    from batch_pipelines.engine.ledger.events import Recorded
     from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.ledger.verifications import TableVerification
     from batch_pipelines.engine.postgres.database import Connection
@@ -124,6 +126,7 @@ def show(
         )
         waiting = staged_tables.of_batch(connection, found.batch_id)
         cost = costs.of_batch(connection, found.batch_id)
+        trail = of_batch(connection, found.batch_id)
     if json:
         print_json({
             "batch": found, "runs": runs, "stages": stages, "files": staged,
@@ -131,7 +134,7 @@ def show(
             "signature_events": events, "rejects": reasons,
             "columns": fidelity, "critical": told, "validations": validations, "verifications": verified,
             "archive": archive, "last_attempt": last, "rollback": taken_back,
-            "waiting": waiting, "cost": cost, "retention": kept,
+            "waiting": waiting, "cost": cost, "retention": kept, "events": trail,
             "next": next_command(found, archived=archive is not None),
         })  # fmt: skip
         return
@@ -174,11 +177,16 @@ def show(
         say(
             f"Bag: {archive.place} ({archive.payload_files} files, {archive.payload_bytes:,} bytes)"
         )
-    _print_cost(cost)
+    _print_trail_and_cost(cost, trail)
     say(f"Next: {next_command(found, archived=archive is not None)}")
 
 
-def _print_cost(cost: BatchCost) -> None:
+def _print_trail_and_cost(cost: BatchCost, trail: Sequence[Recorded]) -> None:
+    print_table(
+        "Audit trail",
+        ["entry", "when", "action", "status", "by"],
+        [[str(e.seq), _time(e.created_at), e.action, e.status, e.principal_id] for e in trail],
+    )
     if cost.publish_seconds is None or cost.wal_bytes is None:
         return
     row = "" if cost.wal_bytes_per_row is None else f" ({cost.wal_bytes_per_row:,.0f} a row)"

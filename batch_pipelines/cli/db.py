@@ -9,12 +9,15 @@ import psycopg.conninfo
 import typer
 
 from batch_pipelines.cli import adoption
+from batch_pipelines.cli.batches import opened_ledger
 from batch_pipelines.cli.show import Json, print_json, print_table, say
 from batch_pipelines.engine.adoption.give_back import give_all_back
 from batch_pipelines.engine.adoption.records import FIRST_REVISION
 from batch_pipelines.engine.adoption.standing import standings
+from batch_pipelines.engine.audit.rebuild import rebuild
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.feed_files import load_feeds
+from batch_pipelines.engine.postgres.actor import command_line
 from batch_pipelines.engine.postgres.database import (
     DAGSTER_SCHEMA,
     DATA_DATABASE,
@@ -30,6 +33,9 @@ from batch_pipelines.engine.postgres.migrate import (
 )
 from batch_pipelines.engine.roles.settle import open_schema
 from batch_pipelines.engine.settings import Settings, load_settings
+
+# Batches that are listed; JSON has all of them.
+_NAMED = 20
 
 app = typer.Typer(
     help="The embedded server, the ledger's schema, and tables that were there before.",
@@ -146,6 +152,31 @@ def downgrade_(
         print_json({"revision": after.current})
         return
     say(f"The ledger is at revision {after.current or 'none'}.")
+
+
+@app.command("rebuild-history")
+def rebuild_history(
+    *,
+    write: Annotated[bool, typer.Option("--write", help="Write the rows that differ.")] = False,
+    json: Json = False,
+) -> None:
+    """Rebuild import_history from the audit trail; without --write, only say what differs.
+
+    Verify the trail before (`verify --audit`), and let nobody import meanwhile.
+    """
+    with opened_ledger() as connection:
+        found = rebuild(connection, write=write, by=command_line())
+    if json:
+        print_json({**dataclasses.asdict(found), "written": write})
+    else:
+        done = "were put right" if write else "differ; nothing was changed"
+        say(f"{found.batches:,} batches in the trail; of these {len(found.differing):,} {done}.")
+        for batch_id in found.differing[:_NAMED]:
+            say(f"  {batch_id}")
+        if found.differing and not write:
+            say("Next: batch-pipelines db rebuild-history --write")
+    if found.differing and not write:
+        raise typer.Exit(1)
 
 
 def _embedded_only(command: str) -> Settings:

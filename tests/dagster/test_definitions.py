@@ -88,6 +88,7 @@ def test_the_feeds_that_ship_load(monkeypatch: pytest.MonkeyPatch) -> None:
         "rollback",
         "rerun_failed",
         "verify_archive",
+        "verify_audit",
         "verify_batches",
     }
     dg.Definitions.validate_loadable(defs)

@@ -8,9 +8,11 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from batch_pipelines.engine.alerts import Alert, raise_alert
 from batch_pipelines.engine.audit import anchors, batches
 from batch_pipelines.engine.audit.chain import Finding, Walk
 from batch_pipelines.engine.audit.entry import entries
+from batch_pipelines.engine.errors import AuditError
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -148,6 +150,35 @@ def examine(connection: Connection, folder: Path) -> AuditVerification:
         at_work=of_batches.at_work,
         seconds=time.perf_counter() - began,
     )
+
+
+def require_holds(connection: Connection, found: AuditVerification) -> None:
+    """Raise an alert, and an error, where the trail does not hold.
+
+    Args:
+        connection: A connection in autocommit mode.
+        found: What verifying it found.
+
+    Raises:
+        AuditError: It does not hold; the first finding is named.
+    """
+    if found.status == "SUCCESS":
+        return
+    first = found.findings[0]
+    alert = Alert(
+        kind="audit",
+        severity="critical",
+        subject=f"The audit trail does not hold: {found.problems} findings",
+        # The same damage is told once, more of it again.
+        deduplication_key=f"audit/{found.ledger_id}/{first.kind}/{first.seq}/{found.problems}",
+        details={"first": first.message, "next": "batch-pipelines verify --audit"},
+    )
+    raise_alert(connection, alert)
+    message = (
+        f"The audit trail does not hold, {found.problems} findings. The first: {first.message}. "
+        "`batch-pipelines verify --audit` lists them."
+    )
+    raise AuditError(message)
 
 
 def genesis(ledger_id: str) -> bytes:

@@ -11,14 +11,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Mapping
 
     from batch_pipelines.engine.postgres.database import Connection
 
 _APPEND = "SELECT batch_audit.append_event(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_OF_BATCH = """
+SELECT seq, created_at, principal_id, action, status, details - 'history' - 'root' AS details
+FROM batch_audit.audit_event WHERE resource_id = %s AND resource_type = 'batch' ORDER BY seq
+"""
 _IMMEDIATE = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS batch_audit.chain_event DEFERRED"
 
 
@@ -49,6 +55,27 @@ class Event:
     compliance_context: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An entry as it stands in the trail, without what it has of the batch's row and details.
+
+    Attributes:
+        seq: Its number in the chain.
+        created_at: When it was chained, with time zone.
+        principal_id: Who did it.
+        action: What was done.
+        status: How it stands.
+        details: Counts and reasons.
+    """
+
+    seq: int
+    created_at: dt.datetime
+    principal_id: str
+    action: str
+    status: str
+    details: Mapping[str, object]
+
+
 def append(connection: Connection, event: Event) -> None:
     """Add an entry to the audit trail, in the transaction that is open.
 
@@ -67,6 +94,12 @@ def append(connection: Connection, event: Event) -> None:
             Jsonb(dict(event.details)),
         ),
     )
+
+
+def of_batch(connection: Connection, batch_id: str) -> list[Recorded]:
+    """Read what the audit trail has of a batch, in order."""
+    with connection.cursor(row_factory=class_row(Recorded)) as cursor:
+        return cursor.execute(_OF_BATCH, (batch_id,)).fetchall()
 
 
 def check_constraints(connection: Connection) -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batch_pipelines.engine.audit.verify import verify_audit
-from batch_pipelines.engine.errors import BatchError
+from batch_pipelines.engine.audit.rebuild import COLUMNS, rebuild
+from batch_pipelines.engine.audit.verify import require_holds, verify_audit
+from batch_pipelines.engine.errors import AuditError, BatchError
 from tests.support_rollback import take_back
 
 if TYPE_CHECKING:
@@ -145,3 +146,54 @@ def test_a_folder_of_anchors_that_cannot_be_written_fails_no_batch(site18: MakeS
     here.settings.anchors_folder.parent.mkdir(parents=True, exist_ok=True)
     here.settings.anchors_folder.write_text("not a folder")
     assert here.load(ONE).status == "SUCCESS"
+
+
+def test_import_history_can_be_rebuilt_from_the_trail(site18: MakeSite, tmp_path: Path) -> None:
+    here = site18(DDL, thresholds=HALF, compliance={"regulation": "CLIA"})
+    first = here.load(ONE)
+    second = here.load(OTHER)
+    take_back(here, second.batch_id)
+    here.deliver({"a.csv": "id,w\n1,x\n"}, "other")
+    with pytest.raises(BatchError):
+        here.run("other")
+    untold = "wal_bytes, publish_seconds, published_xids, superseded_rows_kept"
+    whole = "SELECT to_jsonb(h) - string_to_array(%s, ', ') FROM batch_audit.import_history h ORDER BY 1"
+    before = here.sql(whole, untold)
+    assert rebuild(here.connection, write=False, by="me").differing == ()
+    here.sql("DELETE FROM batch_audit.import_history WHERE partition_key = 'other'")
+    here.sql(
+        "UPDATE batch_audit.import_history SET status = 'SUCCESS', written_records = 7,"
+        " rolled_back_by = NULL, started_at = now() WHERE batch_id = %s",
+        second.batch_id,
+    )
+    found = rebuild(here.connection, write=False, by="me")
+    assert (found.batches, len(found.differing)) == (3, 2)
+    assert first.batch_id not in found.differing
+    rebuild(here.connection, write=True, by="me")
+    assert here.sql(whole, untold) == before
+    assert "history" not in {e.kind for e in verify_audit(here.connection, tmp_path).findings}
+
+
+def test_entries_tell_the_columns_that_rebuilding_writes(site18: MakeSite) -> None:
+    here = site18(DDL)
+    here.load(ONE)
+    ((columns, told),) = here.sql(
+        "SELECT array(SELECT attname::text FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped"
+        " AND attrelid = 'batch_audit.import_history'::regclass),"
+        " array(SELECT jsonb_object_keys(batch_audit.history_facts(batch_id)))"
+        " FROM batch_audit.import_history"
+    )
+    assert set(told) <= set(COLUMNS)
+    untold = {"wal_bytes", "publish_seconds", "published_xids", "superseded_rows_kept"}
+    assert set(columns) - set(COLUMNS) == untold, "a new column: should the trail tell it?"
+
+
+def test_damage_is_an_alert(site18: MakeSite, tmp_path: Path) -> None:
+    here = site18(DDL)
+    here.load(ONE)
+    require_holds(here.connection, verify_audit(here.connection, tmp_path))
+    here.sql("UPDATE batch_audit.import_history SET written_records = 3")
+    for _ in range(2):
+        with pytest.raises(AuditError, match="import_history has another written_records"):
+            require_holds(here.connection, verify_audit(here.connection, tmp_path))
+    assert here.sql("SELECT kind, severity FROM batch_audit.alert") == [("audit", "critical")]
