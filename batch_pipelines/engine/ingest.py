@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from batch_pipelines.engine.archiving.keys import require_keys
 from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.ledger import batches, events, files, pauses
+from batch_pipelines.engine.ledger.batch_events import tell
 from batch_pipelines.engine.ledger.events import Event
 from batch_pipelines.engine.reprocessing import retake
 from batch_pipelines.engine.sources import take_in
@@ -99,11 +100,15 @@ def ingest(
             taken = retake(connection, work, batch.batch_id, reprocess)
         anyway = force or reprocess is not None
         identity = _identity(work, taken.files)
-        earlier = None if anyway else batches.same_content(connection, work.feed.feed, identity)
+        same = batches.same_content(connection, work.feed.feed, identity)
+        earlier = None if anyway else same
         with connection.transaction():
             files.replace(connection, batch.batch_id, taken.files)
             files.audit(connection, batch.batch_id, taken.checksums)
             batches.record_identity(connection, batch.batch_id, identity)
+            if force:
+                overruled = None if same is None else same.batch_id
+                tell(connection, batch.batch_id, "ingest.forced", "SUCCESS", same_content=overruled)
             if reprocess is not None:
                 events.append(connection, _reprocessed(work, batch, reprocess))
             if earlier is not None:

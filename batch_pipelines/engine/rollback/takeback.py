@@ -398,6 +398,7 @@ class _Attempt:
             "approved_by": request.approved_by,
             "tables": rollbacks.counts(done.tables),
             "cascaded": batch_id not in request.batch_ids,
+            "keep_touched": request.keep_touched,
             "reinstated": done.reinstated,
         }
         return request.event(batch_id, "done", "SUCCESS", details)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.reports.page import Cell
 
 _FORCED, _APPROVED = "batch.ingest.forced", "batch.rollback.approved"
+_REPROCESSED = "batch.reprocess.started"
 _DONE, _REFUSED = "batch.rollback.done", "batch.rollback.refused"
 # A pause is told in the range in which it began, and in that in which it ended. It was lifted in spite
 # of a threshold where one of the feed's stood at `breach` at that moment.
@@ -68,8 +69,8 @@ def read(connection: Connection, scope: Scope) -> Content:
         The content.
     """
     given = scope.parameters
-    found = events(connection, scope, [_FORCED, "batch.rollback.%"])
-    forced = [each for each in found if each.action == _FORCED]
+    found = events(connection, scope, [_FORCED, _REPROCESSED, "batch.rollback.%"])
+    forced = [each for each in found if each.action in {_FORCED, _REPROCESSED}]
     rollbacks = [each for each in found if each.action in {_DONE, _REFUSED}]
     done = [each for each in rollbacks if each.action == _DONE]
     pauses = connection.execute(_PAUSES, given).fetchall()
@@ -79,7 +80,8 @@ def read(connection: Connection, scope: Scope) -> Content:
     began = [row for row in pauses if scope.span.start <= row[1] < scope.until]
     ended = [row for row in pauses if row[4] and scope.span.start <= row[4] < scope.until]
     figures = (
-        Figure("forced", "Imported by --force", len(forced)),
+        Figure("forced", "Imported by --force", sum(e.action == _FORCED for e in forced)),
+        Figure("reprocessed", "Reprocessed out of a bag", sum(e.action != _FORCED for e in forced)),
         Figure("rollbacks", "Rollbacks", len(done)),
         Figure("cascade", "of these by --cascade", _count(done, "cascaded")),
         Figure("keep_touched", "with --keep-touched", _count(done, "keep_touched")),
@@ -97,10 +99,11 @@ def read(connection: Connection, scope: Scope) -> Content:
     tables = (
         listing(
             "forced",
-            "Imported by --force: the same delivery was in force, or the identity was not asked",
-            ("when|time", "by", "feed", "partition", "in place of batch|code"),
+            "Imported by --force, or out of a bag, whatever was in force",
+            ("when|time", "by", "how", "feed", "partition", "same content as batch|code"),
             [
-                (e.created_at, e.principal_id, e.feed, e.partition_key, _text(e, "same_content"))
+                (e.created_at, e.principal_id, "--force" if e.action == _FORCED else "reprocess",
+                 e.feed, e.partition_key, _text(e, "same_content") or _text(e, "source_of"))
                 for e in forced
             ],
         ),
