@@ -9,11 +9,11 @@ import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support_shop import DAY, orders
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.cli.conftest import Cli
     from tests.support_shop import Shop
 
