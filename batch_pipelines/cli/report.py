@@ -5,18 +5,24 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from pathlib import Path  # noqa: TC003  # typer reads it
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batch_pipelines.cli.batches import opened_ledger
 from batch_pipelines.engine.ledger import batches
+from batch_pipelines.engine.reconciliation.reconcile import find_reconciled
 from batch_pipelines.engine.reports.batch_facts import read_batch
 from batch_pipelines.engine.reports.batch_page import batch_page
 from batch_pipelines.engine.reports.export import json_text, write, write_csv
 from batch_pipelines.engine.reports.filing import batch_path, program
 from batch_pipelines.engine.reports.html import page_html
+from batch_pipelines.engine.reports.reconciled_page import reconciled_facts, reconciled_page
 from batch_pipelines.engine.settings import load_settings
+
+if TYPE_CHECKING:
+    from batch_pipelines.engine.reports.batch_facts import BatchFacts
+    from batch_pipelines.engine.reports.reconciled_page import ReconciledFacts
 
 
 def report(
@@ -34,15 +40,22 @@ def report(
 ) -> None:
     """Write a report: one HTML file that needs nothing else; also JSON and CSV."""
     settings = load_settings()
+    now = dt.datetime.now(dt.UTC)
+    facts: BatchFacts | ReconciledFacts
     with opened_ledger() as connection:
-        found = batches.find(connection, batch)
-        facts = read_batch(
-            connection, found.batch_id, made_at=dt.datetime.now(dt.UTC), made_by=program()
-        )
-    page = batch_page(facts)
+        reconciled = find_reconciled(connection, batch)
+        if reconciled is not None:
+            facts = reconciled_facts(reconciled, made_at=now, made_by=program())
+            page = reconciled_page(facts)
+            # Another system's ids can hold anything: the number of an entry of the log names the file.
+            path = settings.reports / "reconciled" / f"{max(each.id for each in facts.log)}.html"
+        else:
+            found = batches.find(connection, batch)
+            facts = read_batch(connection, found.batch_id, made_at=now, made_by=program())
+            page = batch_page(facts)
+            path = batch_path(settings, found.batch_id)
     written = [] if csv is None else write_csv(csv, page.tables)
     if html is not None or not (json or csv):
-        target = html or batch_path(settings, facts.batch.batch_id)
-        written.append(write(target, page_html(page)))
+        written.append(write(html or path, page_html(page)))
     # As they are, for the shell to take: a console would fold them.
-    sys.stdout.write(json_text(facts) if json else "".join(f"{path}\n" for path in written))
+    sys.stdout.write(json_text(facts) if json else "".join(f"{each}\n" for each in written))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support_loaded import LOADED, open_stock
@@ -38,10 +39,29 @@ def test_batches_of_another_system(cli: Cli, shop: Shop) -> None:
     assert f"Next: batch-pipelines reconcile {LOADED} --batch b --force" in shown.out
     assert cli("show", f"{LOADED}/a", "--json").json["status"] == "SUCCESS"
 
+    reported = Path(cli("report", f"{LOADED}/b").out.removesuffix("\n")).read_text(encoding="utf-8")
+    counted = dict(shop.query(
+        "SELECT c->>'status', count(*) FROM batch_audit.reconciled_batch"
+        " JOIN batch_audit.validation_summary USING (log_id), jsonb_array_elements(checks) AS c"
+        " WHERE batch_load_id = 'b' GROUP BY 1"
+    ))  # fmt: skip
+    good, bad = counted["SUCCESS"], counted["FAILED"]
+    holds = f"{good} of {sum(counted.values())} checks against the source hold, {bad} failed"
+    assert f"Another system has loaded it; {holds}" in reported
+    assert f"{LOADED}/b" in reported
+    told = cli("report", f"{LOADED}/b", "--json").json
+    (differing,) = [each["differing"] for each in told["validations"]]
+    assert [(each["kind"], each["record"]) for each in differing] == [
+        ("changed", 4),
+        ("missing", 5),
+    ]
+
     (shop.folder / "landing" / LOADED / "c" / "stock.csv").unlink()
     unverified = cli("reconcile", LOADED, "--batch", "c", "--force", "--json")
     assert (unverified.code, unverified.json["status"]) == (3, "UNVERIFIED")
-    assert "SECRET" not in differs.out + known.out + shown.out
+    unread = cli("report", f"{LOADED}/c", "--json").json
+    assert (unread["status"], unread["validations"]) == ("UNVERIFIED", [])
+    assert "SECRET" not in differs.out + known.out + shown.out + reported + str(told)
     by = shop.query("SELECT DISTINCT requested_by LIKE '%(command line)', run_id"
                     " FROM batch_audit.validation_log")  # fmt: skip
     assert by == [(True, None)]
