@@ -23,7 +23,7 @@ from tests import support_databases as databases
 from tests.debian_postgres import DebianServer, debian_binaries
 from tests.support_memory import RoomyServer, roomy_folder, server_folder
 from tests.support_s3 import opened_store, running_server
-from tests.support_shop import open_shop, opened
+from tests.support_shop import migrate, open_shop, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,15 +164,22 @@ def _shop_template(_server_url: str, tmp_path_factory: pytest.TempPathFactory) -
     """A database with ledger, tables and Dagster's storage, which takes seconds to make."""
     folder = tmp_path_factory.mktemp("shop")
     open_shop(folder)
-    with databases.make_template(_server_url, "shop") as (name, url), opened(folder, url):
-        return name
+    with databases.make_template(_server_url, "shop") as (name, url):
+        migrate(folder, url)
+        with opened(folder, url, databases.as_writer(url)):
+            return name
 
 
 @pytest.fixture
-def shop(_server_url: str, _shop_template: str, tmp_path: Path) -> Iterator[Shop]:
+def shop(
+    request: pytest.FixtureRequest, _server_url: str, _shop_template: str, tmp_path: Path
+) -> Iterator[Shop]:
     """The shop with a database of its own, open."""
     open_shop(tmp_path)
-    with databases.fresh(_server_url, _shop_template) as url, opened(tmp_path, url) as shop:
+    with (
+        databases.fresh(_server_url, _shop_template) as url,
+        opened(tmp_path, url, as_pipelines(request, url)) as shop,
+    ):
         yield shop
 
 
@@ -189,6 +196,17 @@ def store(_s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
         yield store
 
 
+def as_pipelines(request: pytest.FixtureRequest, url: str) -> str:
+    """Say how the pipelines of a test log in: as the ledger's owner, or as a writer if it is marked so.
+
+    Args:
+        request: The request of a fixture of the test.
+        url: The database, as its owner logs in.
+    """
+    marked = request.node.get_closest_marker("writer") is not None
+    return databases.as_writer(url) if marked else url
+
+
 @contextmanager
 def fresh_database(embedded: EmbeddedServer) -> Iterator[str]:
     """Make an empty database on the embedded server for the length of a block."""
@@ -200,6 +218,7 @@ def _copy_of_template(server: str, version: str, templates: set[str]) -> Iterato
     if version not in templates:
         with databases.make_template(server, "ledger") as (_, url):
             upgrade(Database(url))
+            databases.let_writer_in(url)
         templates.add(version)
     with databases.fresh(server, f"{databases.RUN}_ledger") as url:
         yield Database(url)

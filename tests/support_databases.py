@@ -6,6 +6,7 @@ of that name is open while the run lives, so that a later run can tell what a ki
 
 from __future__ import annotations
 
+import os
 import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,10 +22,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RUN = f"batch_pipelines_test_{uuid.uuid4().hex[:12]}"
+# Read before it is taken away from the code under test.
+IS_GIVEN = "BATCH_PIPELINES_DATABASE_URL" in os.environ
+WRITER = "batch_pipelines_test_writer"
+VIEWER = "batch_pipelines_test_viewer"
+_MAKE_USERS = f"""
+DO $$ BEGIN CREATE ROLE {WRITER} LOGIN IN ROLE batch_writer;
+EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+DO $$ BEGIN CREATE ROLE {VIEWER} LOGIN IN ROLE batch_auditor, batch_values;
+EXCEPTION WHEN duplicate_object THEN NULL; END $$
+"""
+# What docs/roles.md has a site grant on the tables of its feeds.
+_LET_WRITER_IN = f"""
+ALTER DEFAULT PRIVILEGES GRANT USAGE ON SCHEMAS TO {WRITER};
+ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {WRITER};
+ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO {WRITER}
+"""
 # Nobody else's sessions: autovacuum leaves by itself, and ending it takes rights.
-_END_SESSIONS = """
+_END_SESSIONS = f"""
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-WHERE datname = %s AND usename = current_user
+WHERE datname = %s AND usename IN (current_user, '{WRITER}', '{VIEWER}')
 """
 _MAY_CREATE = """
 SELECT current_user, rolsuper OR rolcreatedb AND rolcreaterole FROM pg_roles
@@ -79,6 +96,43 @@ def occupied(url: str) -> Iterator[None]:
             _drop_left(connection)
 
 
+def let_writer_in(url: str) -> None:
+    """Have a user who is a writer and no more, with rights on all tables made from now on, and a viewer.
+
+    On a server that was given nobody may log in whom its administrator does not know.
+
+    Args:
+        url: A database with a ledger; copies of it let the users in as well.
+    """
+    if IS_GIVEN:
+        return
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_MAKE_USERS)
+        connection.execute(_LET_WRITER_IN)
+
+
+def as_writer(url: str) -> str:
+    """Say how that user connects.
+
+    Args:
+        url: A database that lets it in; on a server that was given, the answer.
+    """
+    if IS_GIVEN:
+        return url
+    return _url(url, str(conninfo_to_dict(url)["dbname"]), user=WRITER)
+
+
+def as_viewer(url: str) -> str:
+    """Say how a user connects who reads the ledger, and may see values of rows.
+
+    Args:
+        url: A database that lets it in; on a server that was given, the answer.
+    """
+    if IS_GIVEN:
+        return url
+    return _url(url, str(conninfo_to_dict(url)["dbname"]), user=VIEWER)
+
+
 @contextmanager
 def fresh(server: str, template: str = "template1") -> Iterator[str]:
     """Make a database for the length of a block.
@@ -118,9 +172,11 @@ def make_template(server: str, purpose: str) -> Iterator[tuple[str, str]]:
         connection.execute(_END_SESSIONS, (name,))
 
 
-def _url(server: str, name: str) -> str:
+def _url(server: str, name: str, *, user: str | None = None) -> str:
     parts = conninfo_to_dict(server)
     parts.pop("dbname", None)
+    if user is not None:
+        parts["user"] = user
     user = f"{quote(str(parts.pop('user')), safe='')}@" if "user" in parts else ""
     return f"postgresql://{user}/{name}?{urlencode(parts, quote_via=quote)}"
 

@@ -11,7 +11,7 @@ import pytest
 
 from batch_pipelines.engine.errors import ThresholdError
 from batch_pipelines.engine.feed_parts.tolerance import Thresholds
-from batch_pipelines.engine.ledger import batches, proofs, rejects
+from batch_pipelines.engine.ledger import batches, proofs, rejects, values
 from tests.support_engine import KEY
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ class Bad:
     constraint: str | None = None
 
 
+def raw(site: Site, batch_id: str) -> list[bytes]:
+    """Look at the records themselves that were set aside, in the order of their places."""
+    with values.opened(site.connection, batch_id, "look", "a test"):
+        return rejects.raw_of_batch(site.connection, batch_id)
+
+
 def tolerate(site: Site, **thresholds: object) -> None:
     """Give the site's feed other thresholds; without any, all that can be loaded is."""
     update = {"thresholds": Thresholds.model_validate(thresholds)}
@@ -42,12 +48,12 @@ def set_aside(site: Site, batch: Batch, files: Mapping[str, Content]) -> list[Ba
     """Give what the quarantine holds of a batch, once places and raw bytes are those of its files."""
     found = rejects.of_batch(site.connection, batch.batch_id)
     assert batch.rejected_records == len(found)
-    for reject in found:
-        place = (reject.line_number, reject.byte_offset, reject.raw)
+    for reject, record in zip(found, raw(site, batch.batch_id), strict=True):
+        place = (reject.line_number, reject.byte_offset, record)
         content = files[reject.file_name]
         if isinstance(content, pa.Table):
             assert place[:2] == (None, None)
-            assert json.loads(reject.raw) == content.to_pylist()[reject.record_number - 1]
+            assert json.loads(record) == content.to_pylist()[reject.record_number - 1]
         else:
             assert place == _places(content)[reject.record_number - 1]
         assert reject.replayed_at is None

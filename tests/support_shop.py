@@ -19,10 +19,13 @@ from batch_pipelines.definitions import build_defs
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.ledger import archives, batches
 from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.postgres.database import DAGSTER_SCHEMA, Database
 from batch_pipelines.engine.postgres.migrate import create_tables, upgrade
+from batch_pipelines.engine.roles.settle import open_schema
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.instance import open_instance, prepared
 from batch_pipelines.partitions import register
+from tests.support_databases import let_writer_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.ledger.batches import Batch
-    from batch_pipelines.engine.postgres.database import Database
     from batch_pipelines.engine.settings import Settings
 
 FEED = "orders"
@@ -130,7 +132,8 @@ class Shop:
     Attributes:
         folder: Holds `feeds/` and `landing/`.
         settings: The settings, which the environment holds too.
-        database: Target and ledger, and in a schema of its own Dagster's storage.
+        database: Target and ledger, and in a schema of its own Dagster's storage, as their owner sees
+            them. What is tested logs in as a writer.
         instance: Dagster's instance.
     """
 
@@ -299,25 +302,38 @@ def environment(folder: Path, home: Path, url: str | None = None) -> dict[str, s
 
 
 @contextmanager
-def opened(folder: Path, url: str) -> Iterator[Shop]:
+def opened(folder: Path, url: str, pipelines: str) -> Iterator[Shop]:
     """Open Dagster and the database for the length of a block, with the environment saying so.
 
     Args:
         folder: The folder given to `open_shop`.
-        url: An empty database, or a copy of one that was opened before.
+        url: The shop's database, with ledger and tables, as their owner logs in.
+        pipelines: The same, as the pipelines log in.
 
     Yields:
-        The shop; its ledger and table are there.
+        The shop.
     """
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(folder, folder / "home", url).items():
+        for name, value in environment(folder, folder / "home", pipelines).items():
             patch.setenv(name, value)
         for name in _SET_BY_PREPARED:
             # What `prepared` sets lasts as long as its process; here only as long as the block.
             patch.setenv(name, "")
         settings = load_settings()
-        with prepared(settings) as database, database.connect("test") as connection:
-            upgrade(database)
-            create_tables(connection, load_feeds(settings.feeds).values(), settings.feeds)
-            with open_instance() as instance:
-                yield Shop(folder, settings, database, instance)
+        with prepared(settings), open_instance() as instance:
+            yield Shop(folder, settings, Database(url), instance)
+
+
+def migrate(folder: Path, url: str) -> None:
+    """Make the shop's ledger and tables.
+
+    Args:
+        folder: The folder given to `open_shop`.
+        url: An empty database.
+    """
+    feeds = folder / "feeds"
+    upgrade(Database(url))
+    let_writer_in(url)
+    with Database(url).connect("test") as connection:
+        open_schema(connection, DAGSTER_SCHEMA)
+        create_tables(connection, load_feeds(feeds).values(), feeds)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batch_pipelines.cli.batches import opened_ledger, print_reasons
+from batch_pipelines.cli.imports import user
 from batch_pipelines.cli.show import Json, print_json, print_table, say
 from batch_pipelines.engine.errors import BatchError
 from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger import rejects as quarantine
+from batch_pipelines.engine.ledger import values
 from batch_pipelines.engine.ledger.reject_files import WRITERS
 from batch_pipelines.engine.work import explain
 
@@ -69,16 +71,24 @@ def rejects(
         count = quarantine.count(connection, found.batch_id)
         reasons = quarantine.summary(connection, found.batch_id)
         first = quarantine.of_batch(connection, found.batch_id, limit)
+        records = None
+        who = f"{user()} (command line)"
+        if raw and first:
+            with values.opened(connection, found.batch_id, "look", who):
+                records = quarantine.raw_of_batch(connection, found.batch_id, limit)
         exported = None
         if export is not None and count:
-            with _created(export, force=force) as unfinished:
+            with (
+                _created(export, force=force) as unfinished,
+                values.opened(connection, found.batch_id, "export", who),
+            ):
                 exported = WRITERS[export.suffix.lower()](connection, found.batch_id, unfinished)
     total = sum(count.values())
     following = _next_command(found, total, is_exported=exported is not None)
     if json:
         print_json({
             "batch": found, "rejected": count, "reasons": reasons,
-            "rejects": [_plain(each, raw=raw) for each in first],
+            "rejects": _plain(first, records),
             "exported": None if exported is None else {"file": str(export), "rejects": exported},
             "next": following,
         })  # fmt: skip
@@ -89,7 +99,7 @@ def rejects(
     if total:
         say(_told(found, count))
         print_reasons(reasons)
-        _print_records(first, total, raw=raw)
+        _print_records(first, total, records)
     else:
         say("No record of it is set aside.")
     if exported is not None:
@@ -106,19 +116,19 @@ def _told(batch: Batch, count: dict[str, int]) -> str:
     return f"{sum(count.values()):,}{of} records were set aside ({tables}){outcome}."
 
 
-def _print_records(first: list[RejectRecord], total: int, *, raw: bool) -> None:
+def _print_records(first: list[RejectRecord], total: int, records: list[bytes] | None) -> None:
     if not first:
         return
     print_table(
         "Rejects" if len(first) >= total else f"The first {len(first):,} of {total:,} rejects",
-        ["file", "record", "line", "byte", "table", "reasons", *(["raw"] if raw else [])],
+        ["file", "record", "line", "byte", "table", "reasons", *([] if records is None else ["raw"])],
         [
             [
                 each.file_name, each.record_number, each.line_number, each.byte_offset,
                 each.target_table, "\n".join(_reason(breach) for breach in each.breaches),
-                *([_printable(each.raw)] if raw else []),
+                *([] if records is None else [_printable(records[place])]),
             ]
-            for each in first
+            for place, each in enumerate(first)
         ],
     )  # fmt: skip
 
@@ -137,10 +147,11 @@ def _printable(raw: bytes) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(raw):,} bytes)"
 
 
-def _plain(reject: RejectRecord, *, raw: bool) -> dict[str, object]:
-    found = dataclasses.asdict(reject)
-    content = found.pop("raw")
-    return found | ({"raw_base64": base64.b64encode(content).decode()} if raw else {})
+def _plain(first: list[RejectRecord], records: list[bytes] | None) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = [dataclasses.asdict(each) for each in first]
+    for each, record in zip(found, records or [], strict=False):
+        each["raw_base64"] = base64.b64encode(record).decode()
+    return found
 
 
 def _next_command(batch: Batch, total: int, *, is_exported: bool) -> str:

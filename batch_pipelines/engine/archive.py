@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from batch_pipelines.engine.archiving.packing import Packing
 from batch_pipelines.engine.audit import anchors
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import archives, batches, files, rejects, totals
+from batch_pipelines.engine.ledger import archives, batches, files, rejects, totals, values
 from batch_pipelines.engine.ledger.archives import ArchiveRecord
 from batch_pipelines.engine.ledger.reject_files import same_rejects
 from batch_pipelines.engine.unfinished import clear_staging
@@ -78,7 +79,11 @@ def archive(connection: Connection, work: Work) -> ArchiveResult:
     batch, to_do = batch_for(connection, work, "archive")
     began = time.perf_counter()
     if to_do:
-        with recorded(connection, work, batch.batch_id, "archive"):
+        with recorded(connection, work, batch.batch_id, "archive"), ExitStack() as stack:
+            if rejects.has_any(connection, batch.batch_id):
+                # The bag gets them as they were delivered.
+                look = values.opened(connection, batch.batch_id, "archive", work.requested_by)
+                stack.enter_context(look)
             _archive(connection, work, batch)
     clear_staging(connection, work.settings, work.feed.feed, work.key)
     # Here most batches end.

@@ -340,6 +340,12 @@ def explain(error: BaseException) -> str:
 
 def _explain_driver(error: psycopg.Error) -> str:
     diag = error.diag
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        # It names what the role may not touch, and holds no value.
+        return (
+            f"PostgreSQL refused: {diag.message_primary} (SQLSTATE {error.sqlstate}). What the role of "
+            "the pipelines needs stands in docs/roles.md."
+        )
     where = [f"{k} {v}" for k, v in (
         ("table", diag.table_name), ("column", diag.column_name),
         ("constraint", diag.constraint_name),

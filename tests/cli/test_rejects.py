@@ -12,13 +12,16 @@ import pytest
 
 from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.ledger.reject_files import WRITERS
+from tests.support_databases import IS_GIVEN, as_viewer
 from tests.support_shop import DAY, FEED, orders
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cli.conftest import Cli
+    from tests.cli.conftest import Cli, Ran
     from tests.support_shop import Shop
+
+pytestmark = pytest.mark.writer
 
 # Each line with what is wrong: two reasons, no such customer, too many fields, not UTF-8.
 BAD = (
@@ -35,6 +38,18 @@ def load_some(shop: Shop, cli: Cli) -> str:
     path.write_bytes(orders(5).encode() + b"".join(BAD))
     assert cli("import", FEED).code == 3
     return shop.batches()[-1].batch_id
+
+
+@pytest.fixture
+def look(cli: Cli, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Runs commands as who may see values of rows, and may write nothing."""
+
+    def run(*arguments: str) -> Ran:
+        with monkeypatch.context() as patch:
+            patch.setenv("BATCH_PIPELINES_DATABASE_URL", as_viewer(shop.database.url))
+            return cli(*arguments)
+
+    return run
 
 
 def test_an_import_says_what_was_set_aside_and_what_to_type(cli: Cli, shop: Shop) -> None:
@@ -77,7 +92,9 @@ def test_records_above_the_threshold_are_kept_and_shown(cli: Cli, shop: Shop) ->
     assert len(cli("rejects", f"{FEED}/{DAY}", "--json").json["rejects"]) == batch.rejected_records
 
 
-def test_rejects_are_shown_with_place_and_reasons_and_without_values(cli: Cli, shop: Shop) -> None:
+def test_rejects_are_shown_with_place_and_reasons_and_without_values(
+    cli: Cli, look: Cli, shop: Shop
+) -> None:
     batch_id = load_some(shop, cli)
     ran = cli("rejects", batch_id[:8])
     assert ran.code == 0
@@ -91,22 +108,24 @@ def test_rejects_are_shown_with_place_and_reasons_and_without_values(cli: Cli, s
     assert ran.out.splitlines()[-1] == last
     assert "The first 2 of 4 rejects" in cli("rejects", batch_id, "--limit", "2").out
 
-    raw = cli("rejects", batch_id, "--raw").out
+    raw = look("rejects", batch_id, "--raw").out
     assert r'101,77,2024-05-01,1.00,"two\nlines"\n' in raw
     assert r"1.00,\xff\n" in raw
 
     told = cli("rejects", batch_id, "--json").json
     assert told["rejected"] == {"public.orders": 4}
     assert "raw" not in str(told["rejects"])
-    told = cli("rejects", batch_id, "--json", "--raw").json
+    told = look("rejects", batch_id, "--json", "--raw").json
     assert [base64.b64decode(each["raw_base64"]) for each in told["rejects"]] == [*BAD]
 
 
-def test_nothing_in_a_record_reaches_the_terminal_as_a_command(cli: Cli, shop: Shop) -> None:
+def test_nothing_in_a_record_reaches_the_terminal_as_a_command(
+    cli: Cli, look: Cli, shop: Shop
+) -> None:
     path = shop.deliver(DAY, "")
     path.write_bytes(orders(1).encode() + b"\x1b[2J[red]\xc2\x9b,1,2024-05-01,1.00,x\n")
     cli("import", FEED)
-    out = cli("rejects", f"{FEED}/{DAY}", "--raw").out
+    out = look("rejects", f"{FEED}/{DAY}", "--raw").out
     assert "\x1b" not in out
     assert "\x9b" not in out
     assert r"\x1b[2J[red]\x9b,1" in out
@@ -124,11 +143,11 @@ def test_show_and_batches_count_rejects(cli: Cli, shop: Shop) -> None:
     assert line[3:7] == ["PARTIAL_SUCCESS", "9", "5", "4"]
 
 
-def test_a_batch_without_rejects_says_so(cli: Cli, shop: Shop, tmp_path: Path) -> None:
+def test_a_batch_without_rejects_says_so(cli: Cli, look: Cli, shop: Shop, tmp_path: Path) -> None:
     shop.deliver(DAY, orders(5))
     cli("import", FEED)
     (batch,) = shop.batches()
-    ran = cli("rejects", f"{FEED}/{DAY}", "--export", str(tmp_path / "none.csv"))
+    ran = look("rejects", f"{FEED}/{DAY}", "--export", str(tmp_path / "none.csv"))
     assert ran.code == 0
     assert "No record of it is set aside." in ran.out
     assert ran.out.splitlines()[-1] == f"Next: batch-pipelines show {batch.batch_id[:8]}"
@@ -136,13 +155,13 @@ def test_a_batch_without_rejects_says_so(cli: Cli, shop: Shop, tmp_path: Path) -
 
 
 def test_all_exports_hold_the_same_bytes(
-    cli: Cli, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, look: Cli, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given more rejects than are held in memory at a time, each format has all of them."""
     batch_id = load_some(shop, cli)
     monkeypatch.setattr(quarantine, "_PART_ROWS", 3)
     for end in ("csv", "jsonl", "parquet"):
-        ran = cli("rejects", batch_id, "--export", str(tmp_path / f"all.{end}"))
+        ran = look("rejects", batch_id, "--export", str(tmp_path / f"all.{end}"))
         assert ran.code == 0
         assert "4 rejects written to" in ran.out
         assert ran.out.splitlines()[-1] == f"Next: batch-pipelines replay {batch_id[:8]}"
@@ -151,7 +170,7 @@ def test_all_exports_hold_the_same_bytes(
     assert kept.column("raw").to_pylist() == [*BAD]
     assert set(kept.column("batch_id").to_pylist()) == {batch_id}
     columns = (
-        "SELECT attname FROM pg_attribute WHERE attrelid = 'batch_audit.import_reject'::regclass"
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'batch_audit.opened_reject'::regclass"
     )
     assert {*kept.column_names} == {name for (name,) in shop.query(f"{columns} AND attnum > 0")}
 
@@ -176,12 +195,14 @@ def test_all_exports_hold_the_same_bytes(
 
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "'"])
-def test_no_cell_begins_as_a_formula(cli: Cli, shop: Shop, tmp_path: Path, first: str) -> None:
+def test_no_cell_begins_as_a_formula(
+    cli: Cli, look: Cli, shop: Shop, tmp_path: Path, first: str
+) -> None:
     raw = f"{first}x,1,2024-05-01,1.00,\n"
     path = shop.deliver(DAY, "")
     path.write_bytes(orders(2).encode() + raw.encode())
     cli("import", FEED)
-    cli("rejects", f"{FEED}/{DAY}", "--export", str(tmp_path / "all.csv"))
+    look("rejects", f"{FEED}/{DAY}", "--export", str(tmp_path / "all.csv"))
     with (tmp_path / "all.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values())
@@ -189,29 +210,31 @@ def test_no_cell_begins_as_a_formula(cli: Cli, shop: Shop, tmp_path: Path, first
     assert (base64.b64decode(text).decode() if row["raw_encoding"] == "base64" else text) == raw
 
 
-def test_an_export_overwrites_nothing_unless_forced(cli: Cli, shop: Shop, tmp_path: Path) -> None:
+def test_an_export_overwrites_nothing_unless_forced(
+    cli: Cli, look: Cli, shop: Shop, tmp_path: Path
+) -> None:
     batch_id = load_some(shop, cli)
     file = tmp_path / "there.csv"
     file.write_text("mine")
-    ran = cli("rejects", batch_id, "--export", str(file))
+    ran = look("rejects", batch_id, "--export", str(file))
     assert ran.code == 2
     assert "--force" in ran.err
     assert file.read_text() == "mine"
-    assert cli("rejects", batch_id, "--export", str(file), "--force").code == 0
+    assert look("rejects", batch_id, "--export", str(file), "--force").code == 0
     assert len(file.read_text()) > 4
 
 
 @pytest.mark.parametrize("name", ["rejects.xlsx", "rejects", "no/such/folder.csv"])
 def test_an_export_that_cannot_be_written_is_wrong_usage(
-    cli: Cli, shop: Shop, tmp_path: Path, name: str
+    cli: Cli, look: Cli, shop: Shop, tmp_path: Path, name: str
 ) -> None:
-    ran = cli("rejects", f"{FEED}/{DAY}", "--export", str(tmp_path / name))
+    ran = look("rejects", f"{FEED}/{DAY}", "--export", str(tmp_path / name))
     assert ran.code == 2
     assert ran.out == ""
 
 
 def test_an_export_that_fails_leaves_nothing(
-    cli: Cli, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, look: Cli, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a disk that is full, no half-written file is left."""
     batch_id = load_some(shop, cli)
@@ -220,7 +243,31 @@ def test_an_export_that_fails_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setitem(WRITERS, ".csv", full)
-    ran = cli("rejects", batch_id, "--export", str(tmp_path / "all.csv"))
+    ran = look("rejects", batch_id, "--export", str(tmp_path / "all.csv"))
     assert ran.code == 1
     assert "No space left on device" in ran.err
     assert [*tmp_path.glob("*all.csv*")] == []
+
+
+def test_each_look_and_export_is_an_event_and_the_writer_gets_neither(
+    cli: Cli, look: Cli, shop: Shop, tmp_path: Path
+) -> None:
+    batch_id = load_some(shop, cli)
+    seen = (
+        "SELECT details->>'purpose' FROM batch_audit.audit_event "
+        "WHERE action = 'values.read' ORDER BY seq"
+    )
+    assert shop.query(seen) == [("archive",)]
+    cli("rejects", batch_id)
+    assert shop.query(seen) == [("archive",)], "reasons are no values"
+    look("rejects", batch_id, "--raw")
+    look("rejects", batch_id, "--export", str(tmp_path / "all.csv"))
+    assert shop.query(seen) == [("archive",), ("look",), ("export",)]
+    if IS_GIVEN:
+        return
+    for words in (["--raw"], ["--export", str(tmp_path / "more.csv")]):
+        ran = cli("rejects", batch_id, *words)
+        assert ran.code == 2
+        assert "is not a member of batch_values" in ran.err
+    assert not (tmp_path / "more.csv").exists()
+    assert len(shop.query(seen)) == 3

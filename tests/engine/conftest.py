@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from batch_pipelines.engine.postgres.database import Database
+from tests.conftest import as_pipelines
 from tests.support_engine import Site, feed_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from batch_pipelines.engine.postgres.database import Database
     from batch_pipelines.engine.settings import Settings
 
 
@@ -30,23 +31,31 @@ class MakeSite(Protocol):
 
 
 @pytest.fixture
-def site(database: Database, settings: Settings) -> Iterator[MakeSite]:
+def site(
+    request: pytest.FixtureRequest, database: Database, settings: Settings
+) -> Iterator[MakeSite]:
     """Makes a site on each version of PostgreSQL."""
     with ExitStack() as stack:
-        yield _maker(database, settings, stack)
+        yield _maker(request, database, settings, stack)
 
 
 @pytest.fixture
-def site18(database18: Database, settings: Settings) -> Iterator[MakeSite]:
+def site18(
+    request: pytest.FixtureRequest, database18: Database, settings: Settings
+) -> Iterator[MakeSite]:
     """Makes a site on PostgreSQL 18 alone."""
     with ExitStack() as stack:
-        yield _maker(database18, settings, stack)
+        yield _maker(request, database18, settings, stack)
 
 
-def _maker(database: Database, settings: Settings, stack: ExitStack) -> MakeSite:
+def _maker(
+    request: pytest.FixtureRequest, database: Database, settings: Settings, stack: ExitStack
+) -> MakeSite:
+    pipelines = Database(as_pipelines(request, database.url))
+
     def make(ddl: str, tables: Mapping[str, str] | None = None, **more: object) -> Site:
         connection = stack.enter_context(database.connect("test"))
         connection.execute(ddl.encode())
-        return Site(database, settings, feed_of(tables or {"public.t": "*"}, **more), connection)
+        return Site(pipelines, settings, feed_of(tables or {"public.t": "*"}, **more), connection)
 
     return make

@@ -24,6 +24,7 @@ from batch_pipelines.engine.ledger import batches, proofs, rejects, signatures
 from batch_pipelines.engine.rehearsal import rehearse
 from batch_pipelines.engine.validate import require_valid, validate
 from tests.support_engine import feed_of
+from tests.support_rejects import raw
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.batches import Batch
@@ -213,7 +214,8 @@ def test_a_quarantined_extra_column_sets_aside_what_brings_a_value(
     )
     (reject,) = rejects.of_batch(here.connection, first.batch_id)
     assert (reject.record_number, reject.sqlstate) == (2, "22P04")
-    assert b"7" in reject.raw
+    (record,) = raw(here, first.batch_id)
+    assert b"7" in record
 
     here.sql("ALTER TABLE t ADD COLUMN x int DEFAULT 9")
     before = proofs.tables(here.connection, first.batch_id)

@@ -13,6 +13,7 @@ from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger import proofs, rejects
 from batch_pipelines.engine.validate import require_valid, validate
+from tests.support_rejects import raw
 
 if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
@@ -112,12 +113,13 @@ def test_a_line_that_cannot_be_read_is_set_aside_with_its_place(site: MakeSite) 
     batch = there.load({"a.jsonl": good + b"".join(bad)})
     assert (batch.status, batch.rejected_records) == ("PARTIAL_SUCCESS", len(bad))
     found = rejects.of_batch(there.connection, batch.batch_id)
-    assert [(bytes(r.raw), r.sqlstate) for r in found] == [*bad.items()]
+    records = raw(there, batch.batch_id)
+    assert [(line, r.sqlstate) for line, r in zip(records, found, strict=True)] == [*bad.items()]
     assert [r.line_number for r in found] == [*range(3, len(bad) + 3)]
     content = good + b"".join(bad)
-    for reject in found:
+    for reject, line in zip(found, records, strict=True):
         assert reject.byte_offset is not None
-        assert content[reject.byte_offset :].startswith(bytes(reject.raw))
+        assert content[reject.byte_offset :].startswith(line)
     assert there.sql("SELECT id, n FROM t") == [(1, 7)]
 
 

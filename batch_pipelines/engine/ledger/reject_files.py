@@ -30,10 +30,10 @@ _COMPARED = 1_000
 
 
 def write_parquet(connection: Connection, batch_id: str, path: Path) -> int:
-    """Write the rejects of a batch as Parquet, with the columns of `import_reject`.
+    """Write the rejects of a batch as Parquet, with the columns of `opened_reject`.
 
     Args:
-        connection: A connection.
+        connection: A connection that has `values.opened` the batch.
         batch_id: The batch.
         path: The file; one that is there is overwritten.
 
@@ -54,7 +54,7 @@ def same_rejects(connection: Connection, batch_id: str, path: Path | None) -> bo
     What a replay has noted since does not count.
 
     Args:
-        connection: A connection.
+        connection: A connection that has `values.opened` the batch.
         batch_id: The batch.
         path: The file; None where there is none.
 
@@ -94,7 +94,7 @@ def write_csv(connection: Connection, batch_id: str, path: Path) -> int:
     that a spreadsheet would run as a formula begins with an apostrophe.
 
     Args:
-        connection: A connection.
+        connection: A connection that has `values.opened` the batch.
         batch_id: The batch.
         path: The file; one that is there is overwritten.
 
@@ -119,7 +119,7 @@ def write_jsonl(connection: Connection, batch_id: str, path: Path) -> int:
     """Write the rejects of a batch as JSON lines: one object each, raw bytes in base64.
 
     Args:
-        connection: A connection.
+        connection: A connection that has `values.opened` the batch.
         batch_id: The batch.
         path: The file; one that is there is overwritten.
 

@@ -61,16 +61,21 @@ STORED = pa.schema(
         ("replayed_by", pa.string()),
     ]
 )
-"""The columns of `import_reject`; uuids as text, `breaches` as JSON."""
+"""The columns of `opened_reject`; uuids as text, `breaches` as JSON."""
 _RAW = STORED.names.index("raw")
 _FORGET = "DELETE FROM batch_audit.import_reject WHERE batch_id = %s AND replayed_at IS NULL"
 _COPY = sql.SQL(
     "COPY batch_audit.import_reject ({}, feed, batch_id) FROM STDIN (FORMAT binary)"
 ).format(sql.SQL(", ").join(map(sql.Identifier, _SCHEMA.names)))
 _OF_BATCH = """
-SELECT target_table, file_name, record_number, line_number, byte_offset, raw, column_name, sqlstate,
+SELECT target_table, file_name, record_number, line_number, byte_offset, column_name, sqlstate,
        constraint_name, message, breaches, replayed_at
 FROM batch_audit.import_reject WHERE batch_id = %(batch_id)s AND NOT skipped
+ORDER BY file_name, record_number LIMIT %(limit)s
+"""
+# In the same order, so that they can be told apart by their places.
+_RAW_OF_BATCH = """
+SELECT raw FROM batch_audit.opened_reject WHERE batch_id = %(batch_id)s AND NOT skipped
 ORDER BY file_name, record_number LIMIT %(limit)s
 """
 _SUMMARY = """
@@ -96,7 +101,7 @@ WHERE batch_id = %(batch_id)s AND replayed_at IS NULL AND NOT skipped AND NOT EX
     WHERE s.file_name = r.file_name AND s.record_number = r.record_number)
 """
 _LEFT_OUT = """
-SELECT record_number, coalesce(byte_offset, -1), length(raw)::bigint
+SELECT record_number, coalesce(byte_offset, -1), raw_bytes
 FROM batch_audit.import_reject
 WHERE batch_id = %s AND file_name = %s AND replayed_at IS NULL AND (%s OR NOT skipped)
     AND (target_table = %s OR %s::text IS NULL)
@@ -108,7 +113,7 @@ _STORED = sql.SQL("""
 COPY (SELECT id, batch_id::text, feed, target_table, file_name, record_number, line_number, byte_offset,
              raw, column_name, sqlstate, constraint_name, message, breaches::text, skipped, created_at,
              replayed_at, replayed_by::text
-      FROM batch_audit.import_reject WHERE batch_id = {} ORDER BY file_name, record_number)
+      FROM batch_audit.opened_reject WHERE batch_id = {} ORDER BY file_name, record_number)
 TO STDOUT (FORMAT binary)
 """)
 _TYPES = [
@@ -305,14 +310,13 @@ def _reject(row: dict[str, Any]) -> Reject:
 
 @dataclass(frozen=True)
 class RejectRecord:
-    """A reject as the ledger keeps it; see docs/ledger.md."""
+    """A reject as the ledger keeps it, without the record itself; see docs/ledger.md."""
 
     target_table: str
     file_name: str
     record_number: int
     line_number: int | None
     byte_offset: int | None
-    raw: bytes
     column_name: str | None
     sqlstate: str
     constraint_name: str | None
@@ -348,6 +352,21 @@ def of_batch(connection: Connection, batch_id: str, limit: int | None = None) ->
         return cursor.execute(_OF_BATCH, {"batch_id": batch_id, "limit": limit}).fetchall()
 
 
+def raw_of_batch(connection: Connection, batch_id: str, limit: int | None = None) -> list[bytes]:
+    """Read the records themselves that were set aside of a batch, in the order of `of_batch`.
+
+    Args:
+        connection: A connection that has `values.opened` the batch.
+        batch_id: The batch.
+        limit: At most so many; None for all.
+
+    Returns:
+        Their bytes as delivered.
+    """
+    rows = connection.execute(_RAW_OF_BATCH, {"batch_id": batch_id, "limit": limit})
+    return [bytes(raw) for (raw,) in rows]
+
+
 def summary(connection: Connection, batch_id: str) -> list[RejectCount]:
     """Count the rejects of a batch by their reasons, the most frequent first.
 
@@ -373,12 +392,15 @@ def stream(connection: Connection, batch_id: str) -> Iterator[pa.RecordBatch]:
     """Read all rejects of a batch in the order of its files, a bounded part of them at a time.
 
     Args:
-        connection: A connection; it is occupied until the last part is read.
+        connection: A connection that has `values.opened` the batch, if it has rejects; it is occupied
+            until the last part is read.
         batch_id: The batch.
 
     Yields:
         Record batches of `STORED`, none of them empty.
     """
+    if not has_any(connection, batch_id):
+        return
     query = _STORED.format(sql.Literal(batch_id))
     with connection.cursor() as cursor, cursor.copy(query) as copy:
         copy.set_types(_TYPES)

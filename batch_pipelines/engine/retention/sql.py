@@ -81,8 +81,9 @@ ORDER BY h.due_at, h.batch_id
     + """
     r.records, r.bytes
 FROM due AS h CROSS JOIN LATERAL (
-    SELECT count(*) AS records, sum(pg_column_size(r.*)) AS bytes FROM batch_audit.import_reject AS r
-    WHERE r.batch_id = h.batch_id) AS r
+    -- Whoever plans may not look at the records themselves.
+    SELECT count(*) AS records, sum(r.raw_bytes + octet_length(r.breaches::text))::bigint AS bytes
+    FROM batch_audit.import_reject AS r WHERE r.batch_id = h.batch_id) AS r
 WHERE r.records > 0 ORDER BY h.due_at, h.batch_id
 """,
     "ledger": _DUE

@@ -32,17 +32,19 @@ class Grants:
         writer: Privileges of the writer, as in GRANT.
         reader: Whether the reader may SELECT.
         auditor: Whether the auditor may SELECT.
-        values: Columns that hold values of rows: the writer, the reader and the auditor do not see them.
+        values: Columns that hold values of rows: nobody sees them there.
+        opened: Whether it shows such values, to sessions that have said so in the audit trail.
     """
 
     writer: tuple[str, ...] = ("SELECT",)
     reader: bool = True
     auditor: bool = True
     values: tuple[str, ...] = ()
+    opened: bool = False
 
     def of(self, role: str) -> tuple[str, ...]:
         """List the privileges of a role, in the order in which GRANT's manual has them."""
-        selects = {READER: self.reader, AUDITOR: self.auditor, VALUES: bool(self.values)}
+        selects = {READER: self.reader, AUDITOR: self.auditor, VALUES: self.opened}
         return self.writer if role == WRITER else ("SELECT",) if selects[role] else ()
 
 
@@ -102,21 +104,23 @@ RELATIONS: Final[dict[str, Grants]] = {
     "metric_change": Grants(_ALL),
     "metric_level": Grants(),
     "metric_total": Grants(_ALL),
+    "opened_reject": Grants(reader=False, auditor=False, opened=True),
     "reconciled_batch": Grants(_APPEND),
     "rerun_request": Grants(_APPEND, reader=False),
     "retention_chunk": Grants(_ALL),
     "rollback_request": Grants(_KEEP, reader=False),
-    "row_before_image": Grants(_ALL, reader=False, auditor=False, values=("image",)),
+    "row_before_image": Grants(_ALL, reader=False, auditor=False),
     "row_digest": Grants(_REPLACE),
     "signature_change": Grants(),
     "signature_event": Grants(_REPLACE),
     "staged_table": Grants(_REPLACE, reader=False),
-    "superseded_row": Grants(_REPLACE, reader=False, auditor=False, values=("image",)),
+    "superseded_row": Grants(_REPLACE, reader=False, auditor=False),
     "threshold_event": Grants(_APPEND),
     "threshold_state": Grants(_ALL),
     # `db track` is typed by the owner of the table, who has to be a writer for this.
     "tracked_table": Grants(_ALL, reader=False),
     "unsummed_batch": Grants(),
+    "values_opening": Grants((), reader=False, auditor=False),
     "validation_log": Grants(_KEEP),
     "validation_summary": Grants(_ALL, reader=False),
     "verification_log": Grants(_REPLACE, reader=False),
@@ -144,6 +148,8 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "hour_checksums_of(uuid)": (WRITER, READER, AUDITOR),
     "lock_chain()": (),
     "sum_checksums(uuid[])": (WRITER,),
+    "open_values(uuid,text,text)": (WRITER, VALUES),
+    "opened_batch()": (WRITER, VALUES),
 }
 """Who may EXECUTE a function of that schema; triggers apart, which nobody has to call. Nobody else may:
 PUBLIC's own right is taken away."""

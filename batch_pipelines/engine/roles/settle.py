@@ -21,7 +21,6 @@ from batch_pipelines.engine.roles.grants import (
     ROLES,
     SCHEMAS,
     STAGING,
-    VALUES,
     WRITER,
 )
 
@@ -314,7 +313,7 @@ def _wanted(found: _Found) -> set[Grant]:
             continue
         for role in GRANTED:
             for privilege in grants.of(role):
-                hidden = grants.values if privilege == "SELECT" and role != VALUES else ()
+                hidden = grants.values if privilege == "SELECT" else ()
                 seen = [column for column in columns if column not in hidden] if hidden else [""]
                 wanted |= {Grant("TABLE", name, column, role, privilege) for column in seen}
     return wanted | {
