@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0030"
-down_revision = "0029"
+revision = "0032"
+down_revision = "0031"
 
 # The entry is committed before anything is shown: whoever took a transaction back after a look would
 # take an entry of the same transaction back as well. The session's own setting names its opening;
