@@ -20,7 +20,7 @@ from batch_pipelines.engine.errors import (
     PublishError,
     StageOrderError,
 )
-from batch_pipelines.engine.ledger import batches
+from batch_pipelines.engine.ledger import batches, rejects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -240,7 +240,7 @@ def batch_to_replay(connection: Connection, work: Work) -> tuple[Batch, bool]:
         The batch, and whether there are records to load.
 
     Raises:
-        StageOrderError: Nothing of the partition is visible.
+        StageOrderError: Nothing of the partition is visible, or its rejects were archived.
     """
     batch = batches.in_force(connection, work.feed.feed, work.key)
     if batch is None:
@@ -251,6 +251,13 @@ def batch_to_replay(connection: Connection, work: Work) -> tuple[Batch, bool]:
                 f"{work.name}: its rows are in the archive. Bring them back first: `batch-pipelines "
                 f"restore {last.batch_id[:8]}`."
             )
+        raise StageOrderError(message)
+    if batch.rejected_records and not rejects.has_any(connection, batch.batch_id):
+        message = (
+            f"{work.name}: its rejects have left the ledger, because their time was over; "
+            f"`batch-pipelines show {batch.batch_id[:8]}` says where they are. Have the sender deliver "
+            "a correction."
+        )
         raise StageOrderError(message)
     batches.attach(connection, work.run_id, batch)
     return batch, bool(batch.rejected_records)

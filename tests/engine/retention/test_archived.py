@@ -100,6 +100,19 @@ def test_a_replay_names_restore(site18: MakeSite) -> None:
         batch_to_replay(connection, work)
 
 
+def test_rejects_that_were_archived_are_not_replayed(site18: MakeSite) -> None:
+    here = site18(DDL, thresholds={})
+    here.feed = with_rules(here.feed, quarantine=POLICY)
+    here.load({"a.csv": "id,name\n1,a\nx,b\n"})
+    require_done(retain(here))
+    with (
+        here.work() as (connection, work),
+        pytest.raises(StageOrderError, match="its rejects have left the ledger"),
+    ):
+        batch_to_replay(connection, work)
+    assert here.newest().status == "PARTIAL_SUCCESS"
+
+
 def test_a_bag_that_was_deleted_is_told_as_such(site18: MakeSite) -> None:
     here = site18(DDL, thresholds={})
     here.feed = with_rules(here.feed, bags=POLICY)
