@@ -1,4 +1,4 @@
-"""Run the tests that take minutes, and write how they ended to docs/soak.md."""
+"""Run the tests that take minutes; how they ended goes to docs/soak.md and docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree as ET
+
+from reliability import write_matrix
 
 ROOT = Path(__file__).parents[1]
 _HEAD = """\
@@ -44,7 +46,8 @@ def main() -> int:
         )
         if not report.exists():
             return ended.returncode
-        cases = [_read(case) for case in ET.parse(report).iter("testcase")]  # noqa: S314  # pytest's
+        told = [*ET.parse(report).iter("testcase")]  # noqa: S314  # pytest's own
+    cases = [_read(case) for case in told]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -57,6 +60,7 @@ def main() -> int:
         passed=sum(outcome == "passed" for *_, outcome in cases),
         all=len(cases),
     )
+    write_matrix(told, f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}")
     lines = [f"| `{name}` | {seconds:.0f} | {outcome} |\n" for name, seconds, outcome in cases]
     (ROOT / "docs" / "soak.md").write_text(head + "".join(sorted(lines)))
     return ended.returncode

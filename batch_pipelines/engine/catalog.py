@@ -25,6 +25,8 @@ STAMP = "import_batch_id"
 _VARCHAR = 1043
 _TIMES = frozenset({1083, 1114, 1184})  # time, timestamp, timestamptz
 
+# MaxHeapAttributeNumber of PostgreSQL.
+_MOST_COLUMNS = 1600
 _TABLE = """
 SELECT c.oid::bigint, format('%%I.%%I', n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -444,6 +446,13 @@ def match_columns(
         FeedError: A name stands twice, is unknown, is written by PostgreSQL alone, or a column that
             must have a value is absent.
     """
+    if len(names) > _MOST_COLUMNS:
+        # To name each of them, and what it is like, would take minutes.
+        message = (
+            f"{where}: brings {len(names)} columns; a table has {_MOST_COLUMNS} at most. Correct the "
+            "file, or the feed's `format: delimiter`."
+        )
+        raise FeedError(message)
     known = {column.name: column for column in table.columns}
     problems = []
     for name in names:

@@ -53,6 +53,15 @@ def load_feed(path: Path) -> Feed:
         problem = getattr(error, "problem", None) or "not YAML"
         message = f"{path}:{line}: {problem}. Check indentation, quotes and colons there."
         raise FeedError(message) from None
+    except RecursionError:
+        message = f"{path}: nests deeper than any feed does. Check its brackets and indentation."
+        raise FeedError(message) from None
+    except ValueError as error:
+        # What looks like a date or a number, and is none.
+        message = (
+            f"{path}: holds a value that is not what it looks like ({error}). Put it in quotes."
+        )
+        raise FeedError(message) from None
     recursive = _recursive(root)
     if recursive is not None:
         message = (

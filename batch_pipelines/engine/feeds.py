@@ -513,7 +513,7 @@ def check_key(key: str) -> str:
     if is_key(key):
         return key
     message = (
-        f"{key!r} is not a partition key: expected 1 to 100 letters, digits, or _ . = + -, "
+        f"{key[:101]!r} is not a partition key: expected 1 to 100 letters, digits, or _ . = + -, "
         "beginning with a letter or digit, without '..'. Rename the delivery."
     )
     raise DeliveryError(message)

@@ -55,8 +55,8 @@ def take_in(
 
     Raises:
         DeliveryError: The delivery is larger than the feed allows, a file changes while it is read, is
-            wanted by no table, in no known format, has another size than promised (unless the feed sets
-            such files aside), or a table gets none.
+            wanted by no table, in no known format, called by what is no text, has another size than
+            promised (unless the feed sets such files aside), or a table gets none.
     """
     size = sum(file.size for file in delivery.data)
     work.feed.limits.check(work.name, files=len(delivery.data), bytes=size)
@@ -65,6 +65,7 @@ def take_in(
     folder.mkdir(parents=True)
     staged, checksums = [], []
     for file in delivery.data:
+        _require_text(file.name)
         target = work.feed.target_of(file.name)
         promise = promises.get(file.name)
         copy = copy_staged(file, folder / file.name, promise.algorithms if promise else ())
@@ -117,6 +118,16 @@ def take_in(
         copy_staged(file, folder / f"delivered-bag.{file.name}")
     sync_folder(folder)
     return staged, checksums
+
+
+def _require_text(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        message = (
+            f"{name!r}: the name of this file is not in UTF-8. Rename it, and deliver it again."
+        )
+        raise DeliveryError(message) from None
 
 
 def kind_of(file: LandedFile, copy: Path) -> tuple[str, str | None]:

@@ -94,15 +94,15 @@ def _put_source(
     connection: Connection, work: Work, batch: Batch, packing: Packing, data: Path
 ) -> None:
     origin = work.staged_source(batch.batch_id)
-    if not origin.is_dir():
+    places = {
+        file.file_name: file.place_in_bag for file in files.of_batch(connection, batch.batch_id)
+    }
+    if not all((origin / name).is_file() for name in places):
         message = (
             f"{batch.name}: its staged files are gone, so it cannot be archived. "
             f"Import the partition again with --force."
         )
         raise ArchiveError(message)
-    places = {
-        file.file_name: file.place_in_bag for file in files.of_batch(connection, batch.batch_id)
-    }
     for path in sorted(origin.iterdir()):
         # What is no data file is the sender's word on them.
         name = places.get(path.name, f"{SOURCE}/{path.name}")

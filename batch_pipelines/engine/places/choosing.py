@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.feed_parts.source import PLACEHOLDER
 from batch_pipelines.engine.places.folder import Folder
 
 if TYPE_CHECKING:
@@ -30,4 +32,6 @@ def place_of(source: Source, root: Path) -> Place:
         from batch_pipelines.engine.places.s3 import open_bucket  # noqa: PLC0415
 
         return open_bucket(source.bucket)
-    return Folder(Path("/") if source.path.startswith("/") else root)
+    start = Path("/") if source.path.startswith("/") else root
+    named = takewhile(lambda part: PLACEHOLDER not in part and "*" not in part, source.parts[:-1])
+    return Folder(start, start.joinpath(*named))

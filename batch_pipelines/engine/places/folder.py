@@ -32,9 +32,11 @@ class Folder:
 
     Attributes:
         root: Where paths start.
+        within: Files that lie elsewhere, to which links lead, are not read; None for any.
     """
 
     root: Path
+    within: Path | None = None
 
     def files(
         self,
@@ -99,8 +101,9 @@ class Folder:
         if stat.S_ISREG(found.st_mode):
             path = f"{folder}/{entry.name}" if folder else entry.name
             yield FolderFile(
-                self.root, path, entry.name, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-            )
+                self.root, path, entry.name, found.st_size, found.st_mtime_ns, found.st_ctime_ns,
+                self.within,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class FolderFile:
         size: In bytes.
         modified_ns: When its content was last changed, nanoseconds since 1970. Senders may set it.
         changed_ns: When anything of it was last changed, by the clock of its file system.
+        within: Where it has to lie in the end, by whatever links; None for anywhere.
     """
 
     root: Path
@@ -122,6 +126,7 @@ class FolderFile:
     size: int
     modified_ns: int
     changed_ns: int
+    within: Path | None = None
 
     def __str__(self) -> str:
         return str(self.location)
@@ -148,6 +153,15 @@ class FolderFile:
     @contextmanager
     def open(self) -> Iterator[Reading]:
         """Read it, as it was when it was listed; see `LandedFile`."""
+        if self.within is not None and not self.location.resolve().is_relative_to(
+            self.within.resolve()
+        ):
+            # Whoever may write there could have anything read that we may read.
+            message = (
+                f"{self}: is a link that leads out of {self.within}. Deliver the file itself, or have "
+                "`source.path` begin where it lies."
+            )
+            raise DeliveryError(message)
         try:
             stream = self.location.open("rb")
         except FileNotFoundError:

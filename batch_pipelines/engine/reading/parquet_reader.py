@@ -37,7 +37,10 @@ def parquet_batches(path: Path, wanted: Sequence[int]) -> Iterator[pa.RecordBatc
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PAGE_BYTES)
+        # Where its writer has put checksums of pages there, they count.
+        return pq.ParquetFile(
+            path, pre_buffer=False, buffer_size=_PAGE_BYTES, page_checksum_verification=True
+        )
     except (pa.ArrowException, OSError):
         message = f"{path.name}: not a whole Parquet file. Deliver it again."
         raise DeliveryError(message) from None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from batch_pipelines.engine.archive import archive
 from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.recovery.cancelling import cancel
 from batch_pipelines.engine.validate import require_valid, validate
 from tests.support_engine import KEY, Site, do_stage, feed_of
 from tests.support_rollback import take_back
@@ -51,6 +52,15 @@ def feed(**more: Any) -> Feed:
     )
 
 
+def inserting() -> Feed:
+    """Make a feed that inserts parents, too: a correction of what others refer to is a keyed diff."""
+    tables = [
+        {"table": "public.parents", "files": "p*"},
+        {"table": "public.children", "files": "c*"},
+    ]
+    return feed(tables=tables)
+
+
 def delivery(revision: int) -> dict[str, str]:
     """Make a delivery of which a few records cannot be loaded: their parent 900 is missing."""
     parents = range(3 + revision, 3 + revision + _ROWS // 2)
@@ -83,12 +93,14 @@ class Scenario:
         feed: The feed.
         prepare: What has happened before.
         act: The course; run again it ends as if it had been run once. It gets the run's id.
+        is_visible: Whether it changes the tables.
     """
 
     name: str
     feed: Feed
     prepare: Callable[[Site], None]
     act: Callable[[Site, Told, str], None]
+    is_visible: bool = True
 
     @property
     def stages(self) -> bool:
@@ -122,6 +134,34 @@ def _roll_back(site: Site, told: Told, _: str) -> None:
     take_back(site, site.history()[-1].batch_id)
 
 
+def _roll_back_first(site: Site, told: Told, _: str) -> None:
+    told.stage = "rollback"
+    take_back(site, site.history()[0].batch_id, cascade=True)
+
+
+def _roll_back_untouched(site: Site, told: Told, _: str) -> None:
+    told.stage = "rollback"
+    take_back(site, site.history()[-1].batch_id, keep_touched=True)
+
+
+def _cancel(site: Site, told: Told, _: str) -> None:
+    told.stage = "cancel"
+    batch = site.history()[-1]
+    if batch.status == "IN_PROGRESS":
+        cancel(site.database, site.settings, batch.batch_id, "a test")
+
+
+def _one_whose_run_is_gone(site: Site) -> None:
+    _one(site)
+    site.deliver(delivery(1))
+    site.run(stages=["ingest", "checksum"])
+
+
+def _one_that_comes_again(site: Site) -> None:
+    _one(site)
+    site.deliver(delivery(0))
+
+
 def _one(site: Site) -> None:
     site.load(delivery(0))
 
@@ -138,6 +178,18 @@ def _one_and_its_correction_lands(site: Site) -> None:
 def _one_and_its_correction(site: Site) -> None:
     site.load(delivery(0))
     site.load(delivery(1))
+
+
+def _two_that_upsert_the_same(site: Site) -> None:
+    site.load(delivery(0))
+    own = "id,parent,amount,at\n1000,9,1.50,2024-05-01T12:00:00Z\n"
+    site.load({"p.csv": delivery(1)["p.csv"], "c.csv": own}, "second")
+
+
+def _one_and_a_person(site: Site) -> None:
+    site.load(delivery(0))
+    site.sql("UPDATE children SET amount = 1 WHERE id = 2")
+    site.sql("UPDATE parents SET size = 1 WHERE id IN (4, 9)")
 
 
 def _one_and_its_cause_is_mended(site: Site) -> None:
@@ -159,6 +211,12 @@ SCENARIOS = (
     Scenario(
         "staged replay", feed(publish="after_validation"), _one_and_its_cause_is_mended, _replay
     ),
+    Scenario("duplicate", feed(), _one_that_comes_again, _import, is_visible=False),
+    Scenario("cancelling", feed(), _one_whose_run_is_gone, _cancel, is_visible=False),
     Scenario("rollback", feed(), _one, _roll_back),
     Scenario("rollback of a correction", feed(), _one_and_its_correction, _roll_back),
+    Scenario("correction by key", inserting(), _one_and_its_correction_lands, _import),
+    Scenario("rollback by key", inserting(), _one_and_its_correction, _roll_back),
+    Scenario("rollback with what came after", feed(), _two_that_upsert_the_same, _roll_back_first),
+    Scenario("rollback but for touched rows", feed(), _one_and_a_person, _roll_back_untouched),
 )
