@@ -85,7 +85,7 @@ def test_a_batch_in_any_state_is_imported_again(site18: MakeSite, state: str) ->
     assert again.status == "SUCCESS"
     assert site.stamps() == {again.batch_id: 2}
     if state == "ARCHIVED":
-        with pytest.raises(Exception, match="in force"):
+        with pytest.raises(Exception, match="has taken its place"):
             bring_back(site, batch)
 
 

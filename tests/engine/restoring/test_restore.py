@@ -213,7 +213,7 @@ def test_only_an_archived_batch_is_restored(site18: MakeSite) -> None:
     here = site18(DDL)
     old = here.load({"a.csv": ROWS})
     here.load({"a.csv": "id,note\n1,a\n"})
-    with pytest.raises(RestoreError, match="SUPERSEDED, and not archived"):
+    with pytest.raises(RestoreError, match="has taken its place"):
         bring_back(here, old)
     with pytest.raises(BatchError):
         bring_back(
