@@ -133,6 +133,7 @@ def test_appending_from_16_connections_at_once_forks_nothing(
         "TRUNCATE batch_audit.audit_event",
         _TRUNCATE_MONTH,
         "UPDATE batch_audit.audit_head SET seq = 0",
+        "UPDATE batch_audit.audit_head SET seq = seq, hash = sha256(hash)",
         "UPDATE batch_audit.audit_head SET seq = seq + 1, ledger_id = gen_random_uuid()",
         "DELETE FROM batch_audit.audit_head",
     ],
