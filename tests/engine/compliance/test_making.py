@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import hashlib
 import io
 import json
@@ -17,7 +18,7 @@ from batch_pipelines.engine.compliance.reading import KINDS, chosen
 from batch_pipelines.engine.compliance.signing import check, find, sign
 from batch_pipelines.engine.errors import ReportError
 from batch_pipelines.engine.ledger import compliance_reports
-from tests.engine.compliance.support import LEDGER, figures, report
+from tests.engine.compliance.support import LEDGER, figures, report, rows
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection
@@ -153,6 +154,26 @@ def test_names_that_mean_harm_stay_names(db: Connection, tmp_path: Path) -> None
     assert {line[0] for line in lines[1:]} == {hostile[0], f"'{hostile[1]}", "a⟨U+202E⟩b"}
     model = json.loads(made.place("json").read_text())
     assert {row[0] for row in model["sections"][0]["tables"]["by_feed"]["rows"]} == {*hostile}
+
+
+def test_looks_at_values_and_signatures_are_told(db: Connection, tmp_path: Path) -> None:
+    db.execute(LEDGER.encode())
+    batches = db.execute(
+        "SELECT batch_id, feed FROM batch_audit.import_history WHERE feed IN ('lab', 'orders') "
+        "ORDER BY attempt LIMIT 2"
+    ).fetchall()
+    for batch_id, _ in batches:
+        db.execute("SELECT batch_audit.open_values(%s, 'look', 'who looks')", (batch_id,))
+    now = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1)
+    first = report(db, tmp_path, f"{now:%Y-%m}", as_of=now)
+    assert figures(first.read, "access")["looks"] == 2
+    sign(db, first.record.report_id, statement="Reviewed.", by="ada (command line)")
+    later = report(db, tmp_path, f"{now:%Y-%m}", as_of=now, feed="lab", types=("access",))
+    assert {row[4] for row in rows(later.read, "access", "looks")} == {"lab"}
+    whole = report(db, tmp_path, f"{now:%Y-%m}", as_of=now, types=("access",))
+    assert figures(whole.read, "access")["signed"] == 1
+    statements = [row[-1] for row in rows(whole.read, "access", "reports")]
+    assert statements.count("Reviewed.") == 1
 
 
 def test_types_come_in_their_order_and_each_once() -> None:
