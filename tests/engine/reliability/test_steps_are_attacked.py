@@ -28,6 +28,8 @@ _SESSION = "of the session alone"
 ENGINE = Path(batch_pipelines.engine.__file__).parent
 NOT_IN_THE_MATRIX = {
     "adoption/": "killed at each of its failpoints in tests/engine/adoption",
+    "audit/rebuild": "made anew from the trail, in one transaction, on request",
+    "lineage/": "told again where it is not known to be told",
     "alerts/": "an outbox, which tells again what it does not know to be told: tests/engine/alerts",
     "monitoring/": "judged anew at each tick",
     "ledger/thresholds": "judged anew at each tick",
