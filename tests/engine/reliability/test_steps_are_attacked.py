@@ -58,7 +58,6 @@ NOT_IN_THE_MATRIX = {
     "rollback/undo": "more forms of what is attacked: tests/engine/rollback/test_corrections.py",
     "writing/conversion": _SESSION,
     "writing/judging": _SESSION,
-    "writing/copying": "where no statement stands by itself",
 }
 """Modules, or beginnings of statements in them, and why the matrix does not attack them."""
 _VERBS = re.compile(
