@@ -22,7 +22,7 @@ import zstandard
 from batch_pipelines.engine.errors import BatchError, DeliveryError, FeedError
 from batch_pipelines.engine.feed_files import load_feed
 from batch_pipelines.engine.landing.deliveries import find_delivery
-from batch_pipelines.engine.ledger import files
+from batch_pipelines.engine.ledger import files, values
 from batch_pipelines.engine.ledger.reject_files import write_csv
 from batch_pipelines.engine.reading import plain
 from tests.engine.verification.support_verify import verify_table
@@ -134,7 +134,8 @@ def test_a_reject_runs_nothing_where_it_is_opened(site18: MakeSite, tmp_path: Pa
     batch = here.load({"=1+1.csv": text.getvalue()})
     assert batch.rejected_records == len(formulas) + len(NAMES)
     exported = tmp_path / "home" / "rejects.csv"
-    write_csv(here.connection, batch.batch_id, exported)
+    with values.opened(here.connection, batch.batch_id, "export", "a test"):
+        write_csv(here.connection, batch.batch_id, exported)
     with exported.open(newline="") as file:
         for row in csv.reader(file):
             assert not [cell for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
