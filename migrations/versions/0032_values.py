@@ -25,6 +25,7 @@ CREATE TABLE batch_audit.values_opening (
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     opened_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+CREATE INDEX ON batch_audit.values_opening (batch_id);
 CREATE INDEX ON batch_audit.values_opening (opened_at);
 COMMENT ON TABLE batch_audit.values_opening IS
     'Sessions that may see the values of a batch''s rejects now; who ever did is in audit_event.';

@@ -128,7 +128,9 @@ def rows_with(url: str, text: str) -> list[tuple[str, str]]:
         return [
             (schema, name)
             for schema, name in relations(url)
-            if connection.execute(
+            # It shows what import_reject holds, and that to who has opened a batch.
+            if name != "opened_reject"
+            and connection.execute(
                 psycopg.sql.SQL("SELECT FROM {} t WHERE strpos(t::text, %s) > 0").format(
                     psycopg.sql.Identifier(schema, name)
                 ),

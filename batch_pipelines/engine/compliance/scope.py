@@ -163,7 +163,7 @@ def regulations_of(
 
     Returns:
         The words by feed, each once however it is capitalised: as `compliance.regulation` has it, and
-        what stands elsewhere in capitals.
+        those of all feeds in capitals.
     """
     found: dict[str, tuple[str, ...]] = {}
     for name, feed in feeds.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable  # noqa: TC003  # a dataclass default below
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ _PAUSE_SECONDS = 0.5
 # A clock that is so far ahead, in seconds, would delete what is not due.
 _SKEW_SECONDS = 3600.0
 _LOCK = "SELECT pg_try_advisory_lock(%s, 0)"
+_UNLOCK = "SELECT pg_advisory_unlock(%s, 0)"
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,12 @@ class Retention:
                     "Another run of retention is at work; nothing was done. Wait for it to end."
                 )
                 raise BusyError(message)
-            yield connection
+            try:
+                yield connection
+            finally:
+                # A backend outlives its connection for a moment, in which the next run would be refused.
+                with suppress(psycopg.Error):
+                    connection.execute(_UNLOCK, (RETENTION_LOCK_CLASS,))
 
     def _preflight(self, connection: Connection) -> None:
         """Refuse to start where time or server are not what they should be."""
