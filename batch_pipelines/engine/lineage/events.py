@@ -65,7 +65,7 @@ def run_event(facts: LineageFacts, due: Due, namespace: str) -> RunEvent:
     return RunEvent(
         eventType=RunState[due.event_type],
         eventTime=due.occurred_at.isoformat(),
-        producer=f"https://pypi.org/project/batch-pipelines/{version('batch-pipelines')}",
+        producer=f"urn:batch-pipelines:{version('batch-pipelines')}",
         run=Run(facts.batch.batch_id, _run_facets(facts, due)),
         job=Job(namespace, facts.batch.feed, _job_facets(facts)),
         inputs=_inputs(facts) if ended else [],
