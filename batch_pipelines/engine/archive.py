@@ -125,11 +125,9 @@ def _write(connection: Connection, work: Work, batch: Batch, archive: Archive, n
     packing = Packing.of_feed(work.settings, work.feed)
     anchor = anchors.head(connection)
     fill(connection, work, batch, packing, anchor, draft.folder / tags.DATA)
+    what = f"Import batch {batch.name}, attempt {batch.attempt}"
     info = {
-        "Bagging-Date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "External-Description": f"Import batch {batch.name}, attempt {batch.attempt}",
-        "External-Identifier": batch.batch_id,
-        "Source-Organization": "batch-pipelines",
+        **tags.about(batch.batch_id, what, dt.datetime.now(dt.UTC).date()),
         "Audit-Ledger": anchor.ledger_id,
         "Audit-Anchor": f"{anchor.seq} {anchor.hash}",
         **packing.tags,

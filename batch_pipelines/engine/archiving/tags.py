@@ -10,6 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
@@ -22,6 +23,25 @@ SEAL: Final = "tagmanifest-sha256.txt"
 """SHA-256 of the other tag files: it covers all of a bag, and a bag without it is not whole."""
 _DECLARATION = "BagIt-Version: 0.97\nTag-File-Character-Encoding: UTF-8\n"
 _CR, _LF = "\r", "\n"
+
+
+def about(batch_id: str, what: str, today: dt.date) -> dict[str, str]:
+    """Say what every bag of ours says of itself in `bag-info.txt`.
+
+    Args:
+        batch_id: The batch.
+        what: What of it is in the bag.
+        today: When it is written.
+
+    Returns:
+        Values by tag, by the names that RFC 8493 has for them.
+    """
+    return {
+        "Bagging-Date": today.isoformat(),
+        "External-Description": what,
+        "External-Identifier": batch_id,
+        "Source-Organization": "batch-pipelines",
+    }
 
 
 def write_tags(folder: Path, info: Mapping[str, str]) -> str:

@@ -201,14 +201,9 @@ def _write(
     account = _fill(connection, batch, data_class, packing, data)
     text = {"batch_id": batch.batch_id, "data_class": data_class, "tables": _plain(account)}
     (data / ACCOUNT).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-    info = {
-        "Bagging-Date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "External-Description": f"Ledger lines of import batch {batch.name}: {data_class}",
-        "External-Identifier": batch.batch_id,
-        "Source-Organization": "batch-pipelines",
-        **packing.tags,
-    }
-    seal = tags.write_tags(draft.folder, info)
+    what = f"Ledger lines of import batch {batch.name}: {data_class}"
+    info = tags.about(batch.batch_id, what, dt.datetime.now(dt.UTC).date())
+    seal = tags.write_tags(draft.folder, info | packing.tags)
     failpoint("records.written", draft.folder)
     draft.secure()
     now = dt.datetime.now(dt.UTC)

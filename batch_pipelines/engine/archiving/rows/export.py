@@ -121,14 +121,9 @@ def _write(
     data.mkdir()
     account = _put_away(connection, batch, packing, data)
     (data / ACCOUNT).write_text(account.as_json(), encoding="utf-8")
-    info = {
-        "Bagging-Date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "External-Description": f"Rows of import batch {batch.name}, attempt {batch.attempt}",
-        "External-Identifier": batch.batch_id,
-        "Source-Organization": "batch-pipelines",
-        **packing.tags,
-    }
-    seal = tags.write_tags(draft.folder, info)
+    what = f"Rows of import batch {batch.name}, attempt {batch.attempt}"
+    info = tags.about(batch.batch_id, what, dt.datetime.now(dt.UTC).date())
+    seal = tags.write_tags(draft.folder, info | packing.tags)
     failpoint("rows.written", draft.folder)
     draft.secure()
     failpoint("rows.secured", draft.folder)
