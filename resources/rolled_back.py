@@ -17,7 +17,7 @@ from dagster._core.events import (
 )  # not exported; what every launched run begins with
 from dagster._core.utils import make_new_run_id
 
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from resources.runs import LOCATION, PARTITION_TAG, REPOSITORY_TAG, ROLLED_BACK_TAG
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from batch_pipelines.engine.checksum import checksum
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ingest import ingest
 from batch_pipelines.engine.ledger import batches
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.validate import require_valid, validate
 from batch_pipelines.engine.work import Work
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from batch_pipelines.engine.ledger.batches import Batch, Stage
+    from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.stages import Stage
     from batch_pipelines.engine.postgres.database import Connection, Database
     from batch_pipelines.engine.settings import Settings
 

@@ -18,7 +18,7 @@ from dagster._core.definitions.reconstruct import build_reconstructable_job
 from batch_pipelines.definitions import build_defs
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.ledger import archives, batches
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.postgres.database import DAGSTER_SCHEMA, Database
 from batch_pipelines.engine.postgres.migrate import create_tables, upgrade
 from batch_pipelines.engine.roles.settle import open_schema

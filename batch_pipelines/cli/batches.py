@@ -29,6 +29,7 @@ from batch_pipelines.engine.ledger import (
     proofs,
     rollbacks,
     staged_tables,
+    stages,
     verifications,
 )
 from batch_pipelines.engine.ledger import batches as ledger
@@ -107,7 +108,7 @@ def show(
         found = ledger.find(connection, batch)
         last = ledger.last_attempt(connection, found.feed, found.partition_key) or found
         original = ledger.by_id(connection, found.duplicate_of) if found.duplicate_of else None
-        stages = [*ledger.stages(connection, found.batch_id).values()]
+        records = [*stages.of_batch(connection, found.batch_id).values()]
         runs = ledger.runs(connection, found.batch_id)
         staged = files.of_batch(connection, found.batch_id)
         checksums = files.checksums(connection, found.batch_id)
@@ -129,7 +130,7 @@ def show(
         trail = of_batch(connection, found.batch_id)
     if json:
         print_json({
-            "batch": found, "runs": runs, "stages": stages, "files": staged,
+            "batch": found, "runs": runs, "stages": records, "files": staged,
             "checksums": checksums, "tables": tables, "signatures": signatures,
             "signature_events": events, "rejects": reasons,
             "columns": fidelity, "critical": told, "validations": validations, "verifications": verified,
@@ -151,7 +152,7 @@ def show(
     print_table(
         "Stages",
         ["stage", "state", "started", "seconds"],
-        [[s.stage, s.status, _time(s.started_at), _seconds(s)] for s in stages],
+        [[s.stage, s.status, _time(s.started_at), _seconds(s)] for s in records],
     )
     _print_files(staged)
     if tables:
@@ -379,7 +380,7 @@ def _time(value: dt.datetime | None) -> str | None:
     return None if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _seconds(stage: ledger.StageRecord) -> float | None:
+def _seconds(stage: stages.StageRecord) -> float | None:
     if stage.completed_at is None:
         return None
     return (stage.completed_at - stage.started_at).total_seconds()

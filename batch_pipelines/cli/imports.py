@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from batch_pipelines.engine.feeds import Feed
-    from batch_pipelines.engine.ledger.batches import Batch, Stage
+    from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.rejects import RejectCount
+    from batch_pipelines.engine.ledger.stages import Stage
     from batch_pipelines.engine.postgres.database import Database
     from batch_pipelines.engine.settings import Settings
 

@@ -24,7 +24,7 @@ from batch_pipelines.engine.archiving.packing import Packing
 from batch_pipelines.engine.audit import anchors
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import archives, batches, files, rejects, totals, values
+from batch_pipelines.engine.ledger import archives, files, rejects, stages, totals, values
 from batch_pipelines.engine.ledger.archives import ArchiveRecord
 from batch_pipelines.engine.ledger.reject_files import same_rejects
 from batch_pipelines.engine.unfinished import clear_staging
@@ -116,7 +116,7 @@ def _archive(connection: Connection, work: Work, batch: Batch) -> None:
     with connection.transaction():
         work.lease.hold(connection)
         archives.record(connection, record)
-        batches.end_stage(connection, batch.batch_id, "archive")
+        stages.end(connection, batch.batch_id, "archive")
 
 
 def _write(connection: Connection, work: Work, batch: Batch, archive: Archive, name: str) -> None:
@@ -143,7 +143,7 @@ def _write(connection: Connection, work: Work, batch: Batch, archive: Archive, n
         work.lease.hold(connection)
         place = failpoint("archive.sealed", archive.place(draft.seal()))
         archives.record(connection, replace(record, place=place))
-        batches.end_stage(connection, batch.batch_id, "archive")
+        stages.end(connection, batch.batch_id, "archive")
 
 
 def _validate(folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.archiving.keys import require_keys
 from batch_pipelines.engine.feeds import NO_TABLE
-from batch_pipelines.engine.ledger import batches, events, files, pauses
+from batch_pipelines.engine.ledger import batches, events, files, pauses, stages
 from batch_pipelines.engine.ledger.batch_events import tell
 from batch_pipelines.engine.ledger.events import Event
 from batch_pipelines.engine.reprocessing import retake
@@ -150,7 +150,7 @@ def _reprocessed(work: Work, batch: Batch, origin: str) -> Event:
 
 
 def _done(connection: Connection, batch: Batch) -> set[str]:
-    records = batches.stages(connection, batch.batch_id)
+    records = stages.of_batch(connection, batch.batch_id)
     return {name for name, record in records.items() if record.status == "SUCCESS"}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from batch_pipelines.engine.ledger import batches, staged_tables
+from batch_pipelines.engine.ledger import batches, staged_tables, stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +48,8 @@ def fail_unfinished(
 
 def end_stages(connection: Connection, batch_id: str, why: str, cause: Cause) -> None:
     """Write down of the stages of a batch that have not ended that they failed."""
-    for stage in batches.STAGES:
-        batches.end_stage(connection, batch_id, stage, why, cause)
+    for stage in stages.STAGES:
+        stages.end(connection, batch_id, stage, why, cause)
 
 
 def clear_half_staged(connection: Connection, settings: Settings, found: Sequence[Batch]) -> None:
@@ -61,7 +61,7 @@ def clear_half_staged(connection: Connection, settings: Settings, found: Sequenc
         found: Batches that have failed.
     """
     for batch in found:
-        ingest = batches.stages(connection, batch.batch_id).get("ingest")
+        ingest = stages.of_batch(connection, batch.batch_id).get("ingest")
         if ingest is None or ingest.status != "SUCCESS":
             shutil.rmtree(settings.staging / batch.batch_id, ignore_errors=True)
 

@@ -28,6 +28,7 @@ from batch_pipelines.engine.ledger import (
     proofs,
     rejects,
     staged_tables,
+    stages,
 )
 from batch_pipelines.engine.ledger.proofs import Check, RowReport, TableValidation
 from batch_pipelines.engine.rollback.unvalidated import taken_back
@@ -167,7 +168,7 @@ def _validate_waiting(
         why = _differ(batch, f"Nothing was published: the rows that wait in {names}", failed)
         with connection.transaction():
             work.lease.hold(connection)
-            batches.end_stage(connection, batch.batch_id, "validate", why, "validation")
+            stages.end(connection, batch.batch_id, "validate", why, "validation")
             batches.mark_failed(connection, batch.batch_id, why, "validation")
         return why
     why = _differ(batch, "Nothing was replayed: with the records set aside, the rows", failed)

@@ -20,7 +20,7 @@ from batch_pipelines.engine.errors import (
     PublishError,
     StageOrderError,
 )
-from batch_pipelines.engine.ledger import batches, rejects
+from batch_pipelines.engine.ledger import batches, rejects, stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.causes import Cause
     from batch_pipelines.engine.feeds import Feed
-    from batch_pipelines.engine.ledger.batches import Batch, Stage
+    from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.stages import Stage
     from batch_pipelines.engine.postgres.database import Connection, Database
     from batch_pipelines.engine.postgres.lease import Lease
     from batch_pipelines.engine.settings import Settings
@@ -186,7 +187,7 @@ def action(stage: Stage, status: str, done: Collection[str]) -> tuple[Action, st
         What to do, and for `report` and `refuse` why.
     """
     what, why = _ACTIONS[status][stage]
-    before = batches.STAGES[batches.STAGES.index(stage) - 1]
+    before = stages.STAGES[stages.STAGES.index(stage) - 1]
     if what == "work" and status in batches.UNFINISHED and before not in done:
         return "refuse", f"its {before} is not done; run the whole partition"
     if what == "work" and stage == "archive" and stage in done:
@@ -219,7 +220,7 @@ def batch_for(connection: Connection, work: Work, stage: Stage) -> tuple[Batch, 
             f"{work.name}: there is no batch to {stage}; run the whole partition, from ingest."
         )
         raise StageOrderError(message)
-    records = batches.stages(connection, batch.batch_id)
+    records = stages.of_batch(connection, batch.batch_id)
     done = {name for name, record in records.items() if record.status == "SUCCESS"}
     what, why = action(stage, batch.status, done)
     if what == "refuse":
@@ -281,11 +282,11 @@ def recorded(connection: Connection, work: Work, batch_id: str, stage: Stage) ->
         LeaseLostError: Another run has taken the partition over; the ledger is left to it.
     """
     work.lease.record_worker(connection)
-    batches.start_stage(connection, batch_id, stage, work.run_id)
+    stages.start(connection, batch_id, stage, work.run_id)
     batches.resume(connection, batch_id)
     try:
         yield
-        batches.end_stage(connection, batch_id, stage)
+        stages.end(connection, batch_id, stage)
         if stage in _ENDING:
             anchors.drop_quietly(connection, work.settings.anchors_folder, work.notice)
     except LeaseLostError:
@@ -312,7 +313,7 @@ def _record_failure(
     try:
         with work.database.connect(f"{stage} failed") as ledger, ledger.transaction():
             work.lease.hold(ledger)
-            batches.end_stage(ledger, batch_id, stage, why, cause)
+            stages.end(ledger, batch_id, stage, why, cause)
             batches.mark_failed(ledger, batch_id, why, cause)
         with work.database.connect("anchor") as ledger:
             anchors.drop_quietly(ledger, work.settings.anchors_folder, work.notice)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from tests.browser.conftest import EARLIER
 from tests.browser.story import Story
 from tests.support_shop import DAY, FEED, deliver, orders

@@ -12,7 +12,7 @@ from dagster_postgres.storage import DagsterPostgresStorage
 from batch_pipelines.definitions import build_defs
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.feed_files import load_feeds
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.settings import Settings
 from tests.support_shop import DAY, FEED, open_shop, stage_key
 

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from batch_pipelines.definitions import build_defs
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.instance import open_instance, prepared
 from batch_pipelines.run_queue import missing_tags
 from resources.runs import report_dead

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from tests.support_shop import DAY, failure_of, metadata_of, orders, stage_key, stages_run
 
 if TYPE_CHECKING:

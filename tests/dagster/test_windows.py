@@ -12,7 +12,7 @@ import pytest
 
 from batch_pipelines.engine.alerts import listed
 from batch_pipelines.engine.ledger import pauses
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from tests.support_process import command
 from tests.support_sensors import evaluated, launched, requested, skipped
 from tests.support_shop import FEED, orders, stage_key

@@ -26,8 +26,8 @@ from batch_pipelines.engine.errors import (
 )
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.feed_files import load_feed
-from batch_pipelines.engine.ledger import archives, batches, files, proofs, rejects
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger import archives, batches, files, proofs, rejects, stages
+from batch_pipelines.engine.ledger.stages import STAGES
 from tests.support_engine import feed_of, new_id
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def assert_archived(site: Site, batch: Batch, status: str = "SUCCESS") -> Path:
     assert not (site.settings.staging / batch.batch_id).exists()
     now = site.newest()
     assert (now.batch_id, now.status) == (batch.batch_id, status)
-    assert batches.stages(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
+    assert stages.of_batch(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
     for file in files.of_batch(site.connection, batch.batch_id):
         packed = (bag / "data" / "source" / f"{file.file_name}.zst").read_bytes()
         content = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
@@ -214,7 +214,7 @@ def test_a_bag_that_does_not_read_back_does_not_count(site18: MakeSite, part: st
     assert not bag_of(site, batch).exists()
     assert archives.bag(site.connection, batch.batch_id) is None
     assert site.newest().status == "SUCCESS"
-    record = batches.stages(site.connection, batch.batch_id)["archive"]
+    record = stages.of_batch(site.connection, batch.batch_id)["archive"]
     assert (record.status, record.error_details) == ("FAILED", str(error.value))
     # The leftover is not in the way.
     site.run(stages=["archive"])
@@ -455,8 +455,8 @@ def test_a_bag_the_ledger_was_not_told_of_is_not_recorded_if_it_was_damaged(
 def test_what_is_not_validated_is_not_archived(site18: MakeSite) -> None:
     site = site18(DDL)
     site.deliver(DELIVERY)
-    for stages in (STAGES[:1], [STAGES[1]], [STAGES[2]]):
-        batch = site.run(stages=stages)
+    for some in (STAGES[:1], [STAGES[1]], [STAGES[2]]):
+        batch = site.run(stages=some)
         with pytest.raises(StageOrderError, match=f"archive cannot work on batch {batch.batch_id}"):
             site.run(stages=["archive"])
     assert not (site.settings.home / "archive").exists()

@@ -12,7 +12,7 @@ import pytest
 from batch_pipelines.engine.digests import row_crc32c
 from batch_pipelines.engine.errors import BatchError, DeliveryError, PublishError
 from batch_pipelines.engine.failpoints import armed
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.wire_types import wire_type
 
 if TYPE_CHECKING:

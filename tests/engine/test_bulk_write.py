@@ -23,8 +23,8 @@ from batch_pipelines.engine.errors import (
     ThresholdError,
 )
 from batch_pipelines.engine.failpoints import armed
-from batch_pipelines.engine.ledger import batches, proofs, rejects
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger import proofs, rejects, stages
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.reading import blocks
 from tests.support_engine import KEY, Site, do_stage, new_id
@@ -33,7 +33,7 @@ from tests.support_rejects import Bad, check_bad_records, tolerate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batch_pipelines.engine.ledger.batches import Stage
+    from batch_pipelines.engine.ledger.stages import Stage
     from tests.engine.conftest import MakeSite
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, name text, import_batch_id uuid)"
@@ -586,4 +586,4 @@ def test_a_commit_whose_answer_was_lost_counts(site: MakeSite, how: str) -> None
         batch = orders.run()
     assert batch.status == "SUCCESS"
     assert orders.stamps() == {batch.batch_id: 3}
-    assert batches.stages(orders.connection, batch.batch_id)["bulk_write"].status == "SUCCESS"
+    assert stages.of_batch(orders.connection, batch.batch_id)["bulk_write"].status == "SUCCESS"

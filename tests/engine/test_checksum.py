@@ -12,8 +12,8 @@ from batch_pipelines.engine.checksum import ChecksumResult, checksum
 from batch_pipelines.engine.errors import DeliveryError
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ingest import ingest
-from batch_pipelines.engine.ledger import batches, files
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger import files, stages
+from batch_pipelines.engine.ledger.stages import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,8 +58,8 @@ def refused(site: Site) -> str:
         site.run()
     batch = site.newest()
     assert (batch.status, batch.error_details) == ("FAILED", str(error.value))
-    stages = batches.stages(site.connection, batch.batch_id)
-    assert {name: stage.status for name, stage in stages.items()} == {
+    records = stages.of_batch(site.connection, batch.batch_id)
+    assert {name: stage.status for name, stage in records.items()} == {
         "ingest": "SUCCESS",
         "checksum": "FAILED",
     }

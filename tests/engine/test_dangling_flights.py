@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch_pipelines.engine.ledger import proofs, rejects
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.examples import make_deliveries
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from batch_pipelines.engine.catalog import read_table
 from batch_pipelines.engine.errors import PublishError
 from batch_pipelines.engine.fidelity import fidelity_of_text
 from batch_pipelines.engine.ledger import columns, proofs
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.rehearsal import rehearse
 
 if TYPE_CHECKING:

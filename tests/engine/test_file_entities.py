@@ -16,7 +16,7 @@ import zstandard
 from batch_pipelines.engine.errors import DeliveryError, ValidationError
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger import archives, files, proofs
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.rehearsal import rehearse
 from tests.engine.verification.support_verify import verify_table
 from tests.support_engine import feed_of

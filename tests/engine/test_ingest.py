@@ -15,9 +15,9 @@ from batch_pipelines.engine.errors import DeliveryError, LeaseLostError, Thresho
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ingest import IngestResult, ingest
 from batch_pipelines.engine.landing.deliveries import find_delivery
-from batch_pipelines.engine.ledger import batches, files
+from batch_pipelines.engine.ledger import batches, files, stages
 from batch_pipelines.engine.ledger.arrivals import Tried, tried
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from tests.support_engine import KEY, Site, new_id
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def test_no_delivery(site18: MakeSite) -> None:
     assert batch.status == "FAILED"
     assert batch.error_details is not None
     assert batch.error_details.endswith("Deliver it and run again.")
-    stage = batches.stages(orders.connection, batch.batch_id)["ingest"]
+    stage = stages.of_batch(orders.connection, batch.batch_id)["ingest"]
     assert (stage.status, stage.error_details) == ("FAILED", batch.error_details)
 
 
@@ -381,7 +381,7 @@ def test_a_run_that_finds_its_delivery_loaded_but_not_finished_finishes_it(
     assert (finished.batch_id, finished.status) == (first.batch_id, "SUCCESS")
     assert batches.runs(orders.connection, first.batch_id) == [first.batch_id, run_id]
     assert batches.by_id(orders.connection, run_id).status == "DUPLICATE"
-    assert set(batches.stages(orders.connection, first.batch_id)) == set(STAGES)
+    assert set(stages.of_batch(orders.connection, first.batch_id)) == set(STAGES)
 
 
 def test_what_an_earlier_try_left_in_staging_is_cleared(site18: MakeSite) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from batch_pipelines.engine.alerts import listed
 from batch_pipelines.engine.feed_files import load_feed
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.examples import make_deliveries
 from tests.support_engine import do_stage
 

@@ -20,7 +20,8 @@ from hypothesis.stateful import (
 from batch_pipelines.engine.errors import BatchError
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ledger import proofs
-from batch_pipelines.engine.ledger.batches import IN_FORCE, STAGES
+from batch_pipelines.engine.ledger.batches import IN_FORCE
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.settings import Settings
 from tests.conftest import _copy_of_template
 from tests.support_engine import KEY, Site, feed_of

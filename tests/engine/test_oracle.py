@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from batch_pipelines.engine.errors import ThresholdError
 from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger import proofs, rejects
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.reading import blocks
 from batch_pipelines.engine.settings import Settings
 from batch_pipelines.engine.writing import bisecting

@@ -13,7 +13,7 @@ from batch_pipelines.engine.archiving.keys import new_key
 from batch_pipelines.engine.errors import ArchiveError, DeliveryError
 from batch_pipelines.engine.ingest import ingest
 from batch_pipelines.engine.ledger import archives, batches, files
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.reprocessing import require_source
 from batch_pipelines.engine.rollback import Request, roll_back
 from tests.engine.restoring.support import bring_back, put_away

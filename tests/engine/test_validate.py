@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from batch_pipelines.engine.errors import StageOrderError, ValidationError
-from batch_pipelines.engine.ledger import batches, proofs
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger import proofs, stages
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.reading import second_reader
 from batch_pipelines.engine.reading.csv_again import scan_csv
 from batch_pipelines.engine.validate import require_valid, validate
@@ -207,7 +207,7 @@ def test_rows_that_differ_are_found_and_shown_and_mending_them_is_enough(
     assert (now.batch_id, now.status, now.error_details) == (batch.batch_id, "SUCCESS", None)
     assert [status for status, *_ in log(site)] == ["FAILED", "SUCCESS"]
     assert {check.status for check in checks_of(site, batch).values()} == {"SUCCESS"}
-    assert batches.stages(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
+    assert stages.of_batch(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
 
 
 def test_the_rows_that_differ_are_named(site18: MakeSite) -> None:
@@ -333,7 +333,7 @@ def test_a_source_that_cannot_be_read_again_leaves_the_batch_published(
     assert site.count("SELECT count(*) FROM batch_audit.validation_summary") == 0
     now = site.newest()
     assert (now.batch_id, now.status, now.error_details) == (batch.batch_id, "PUBLISHED", None)
-    record = batches.stages(site.connection, batch.batch_id)["validate"]
+    record = stages.of_batch(site.connection, batch.batch_id)["validate"]
     assert (record.status, record.error_details) == ("FAILED", why)
     assert site.stamps() == {batch.batch_id: 2}
     with pytest.raises(StageOrderError):

@@ -8,7 +8,7 @@ import pytest
 
 from batch_pipelines.engine.errors import ValidationError
 from batch_pipelines.engine.ledger import proofs
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from tests.engine.verification.support_verify import verify_table
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from batch_pipelines.engine.errors import ValidationError
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.feeds import Feed
-from batch_pipelines.engine.ledger import batches, proofs
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger import proofs, stages
+from batch_pipelines.engine.ledger.stages import STAGES
 from tests.support_engine import feed_of, new_id
 from tests.support_process import At, importing
 
@@ -67,7 +67,7 @@ def test_rolled_back_at_once_with_its_reason_and_by_whom(site: MakeSite) -> None
     # What was found stays; so does the stage's end.
     (found,) = proofs.validations(here.connection, batch.batch_id)
     assert [check.name for check in found.checks if check.status == "FAILED"] == ["aggregates.host"]
-    assert batches.stages(here.connection, batch.batch_id)["validate"].status == "SUCCESS"
+    assert stages.of_batch(here.connection, batch.batch_id)["validate"].status == "SUCCESS"
     # The corrected delivery is a batch of its own.
     again = here.load(GOOD)
     assert again.status == "SUCCESS"

@@ -10,8 +10,8 @@ import pytest
 from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.errors import PublishError, ThresholdError, ValidationError
 from batch_pipelines.engine.failpoints import armed
-from batch_pipelines.engine.ledger import batches, proofs, rejects, staged_tables
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger import batches, proofs, rejects, staged_tables, stages
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.validate import require_valid, validate
 from batch_pipelines.engine.verification.evidence import evidence_of, row_digests
 from tests.support_engine import KEY, new_id
@@ -82,8 +82,8 @@ def test_rows_wait_in_logged_tables_until_they_are_validated(site: MakeSite) -> 
         assert "batch_staging" not in check.sql
         if check.name == "record_count":
             assert here.sql(check.sql) == [(3,)]
-    stages = batches.stages(here.connection, batch.batch_id)
-    assert {record.status for record in stages.values()} == {"SUCCESS"}
+    records = stages.of_batch(here.connection, batch.batch_id)
+    assert {record.status for record in records.values()} == {"SUCCESS"}
 
 
 def test_what_can_be_seen_is_what_a_direct_publish_would_have_left(site: MakeSite) -> None:
@@ -139,7 +139,7 @@ def test_a_failed_validation_publishes_nothing_and_keeps_what_it_found(site18: M
     assert (now.batch_id, now.status) == (batch.batch_id, "FAILED")
     assert "public.c aggregates.amount" in (now.error_details or "")
     assert site.rows("public.p") == site.rows("public.c") == []
-    stage = batches.stages(site.connection, batch.batch_id)["validate"]
+    stage = stages.of_batch(site.connection, batch.batch_id)["validate"]
     assert (stage.status, stage.error_details) == ("FAILED", now.error_details)
     found = proofs.validations(site.connection, batch.batch_id)[0]
     (failed,) = [check for check in found.checks if check.status == "FAILED"]
@@ -416,8 +416,8 @@ def test_what_is_replayed_waits_too(site18: MakeSite) -> None:
     found = proofs.validations(site.connection, batch.batch_id)[0]
     assert (found.src_records, found.tgt_records) == (4, 4)
     assert site.sql(found.checks[0].sql) == [(4,)]
-    stages = batches.stages(site.connection, batch.batch_id)
-    assert {record.status for record in stages.values()} == {"SUCCESS"}
+    records = stages.of_batch(site.connection, batch.batch_id)
+    assert {record.status for record in records.values()} == {"SUCCESS"}
 
 
 def test_a_replay_that_fails_validation_leaves_the_batch_as_it_was(site18: MakeSite) -> None:

@@ -19,8 +19,8 @@ from batch_pipelines.engine.errors import (
     ValidationError,
 )
 from batch_pipelines.engine.failpoints import armed
-from batch_pipelines.engine.ledger import batches
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger import batches, stages
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.work import action, batch_for, explain, recorded
 from tests.support_engine import do_stage, new_id
 from tests.support_process import At, importing
@@ -28,7 +28,8 @@ from tests.support_process import At, importing
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from batch_pipelines.engine.ledger.batches import Batch, Stage
+    from batch_pipelines.engine.ledger.batches import Batch
+    from batch_pipelines.engine.ledger.stages import Stage
     from batch_pipelines.engine.postgres.database import Connection
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
@@ -209,7 +210,7 @@ def test_a_retry_resumes_a_failed_batch_once_the_database_is_mended(site18: Make
     assert resumed.error_details is None
     assert len(site.history()) == 1
     assert batches.runs(site.connection, first) == [first, second]
-    records = batches.stages(site.connection, first)
+    records = stages.of_batch(site.connection, first)
     assert {name: record.run_id for name, record in records.items()} == {
         "ingest": first, "checksum": first, "bulk_write": second, "validate": second,
         "archive": second,
@@ -235,7 +236,7 @@ def test_a_retry_from_the_failed_stage_resumes_the_batch(
 
     with armed(point, fail), pytest.raises(OSError, match="No space"):
         site.run(run_id=first)
-    record = batches.stages(site.connection, first)[stage]
+    record = stages.of_batch(site.connection, first)[stage]
     assert (record.status, record.run_id) == ("FAILED", first)
     assert record.error_details == "The file system refused: No space left on device (/somewhere)."
     visible = stage == "archive"
@@ -244,18 +245,18 @@ def test_a_retry_from_the_failed_stage_resumes_the_batch(
     resumed = site.run(run_id=second, stages=STAGES[STAGES.index(stage) :])
     assert (resumed.batch_id, resumed.status) == (first, "SUCCESS")
     assert batches.runs(site.connection, first) == [first, second]
-    record = batches.stages(site.connection, first)[stage]
+    record = stages.of_batch(site.connection, first)[stage]
     assert (record.status, record.run_id, record.error_details) == ("SUCCESS", second, None)
     assert site.stamps() == {first: 2}
 
 
-def die(site: Site, stages: Sequence[Stage], begun: Stage | None = None) -> Batch:
+def die(site: Site, ended: Sequence[Stage], begun: Stage | None = None) -> Batch:
     """Run stages, begin another and be gone: no word to the ledger, and the lease not released."""
     with site.work() as (connection, work):
-        for stage in stages:
+        for stage in ended:
             do_stage(stage, connection, work)
         if begun is not None:
-            batches.start_stage(connection, site.newest().batch_id, begun, work.run_id)
+            stages.start(connection, site.newest().batch_id, begun, work.run_id)
         work.lease._connection.close()
     return site.newest()
 
@@ -277,7 +278,7 @@ def test_the_batch_of_a_killed_run_is_failed_by_the_next_run_which_completes(
     assert failed.error_details == (
         f"Its run ended without a word; run {done.batch_id} took the partition over."
     )
-    record = batches.stages(site.connection, dead.batch_id)[stage]
+    record = stages.of_batch(site.connection, dead.batch_id)[stage]
     assert (record.status, record.error_details) == ("FAILED", failed.error_details)
     assert not (site.settings.staging / dead.batch_id).exists()
     assert site.stamps() == {done.batch_id: 2}
@@ -292,13 +293,13 @@ def test_a_dead_batch_is_found_behind_a_newer_one(site18: MakeSite) -> None:
         with pytest.raises(PublishError, match="small"):
             site.run(run_id=run_id)
     with site.work(run_id=first) as (connection, work):
-        batches.start_stage(connection, first, "bulk_write", first)
+        stages.start(connection, first, "bulk_write", first)
         batches.resume(connection, first)
         work.lease._connection.close()
     site.sql("ALTER TABLE t DROP CONSTRAINT small")
     done = site.run()
     assert [batch.status for batch in site.history()] == ["FAILED", "FAILED", "SUCCESS"]
-    record = batches.stages(site.connection, first)["bulk_write"]
+    record = stages.of_batch(site.connection, first)["bulk_write"]
     assert record.status == "FAILED"
     assert done.batch_id in (record.error_details or "")
 
@@ -315,7 +316,7 @@ def test_a_published_batch_whose_run_died_is_finished_by_the_next_run(
     finished = site.run(run_id=run_id)
     assert (finished.batch_id, finished.status) == (dead.batch_id, "SUCCESS")
     assert batches.runs(site.connection, dead.batch_id) == [dead.batch_id, run_id]
-    assert {r.status for r in batches.stages(site.connection, dead.batch_id).values()} == {
+    assert {r.status for r in stages.of_batch(site.connection, dead.batch_id).values()} == {
         "SUCCESS"
     }
     assert [(b.batch_id, b.status, b.duplicate_of) for b in site.history()] == [
@@ -332,10 +333,10 @@ def test_killed_right_after_its_commit_the_stage_has_ended_too(site18: MakeSite)
     run_id = new_id()
     with importing(site, run_id, at=At("bulk_write.after_commit")) as child:
         assert child.outcome() is None
-    record = batches.stages(site.connection, run_id)["bulk_write"]
+    record = stages.of_batch(site.connection, run_id)["bulk_write"]
     assert (record.status, record.completed_at is None) == ("SUCCESS", False)
     assert site.run().batch_id == run_id
-    records = batches.stages(site.connection, run_id).values()
+    records = stages.of_batch(site.connection, run_id).values()
     assert {record.status for record in records} == {"SUCCESS"}
 
 
@@ -350,7 +351,7 @@ def test_what_interrupts_a_run_after_its_commit_does_not_fail_the_stage(site18: 
     with armed("bulk_write.after_commit", interrupt), pytest.raises(KeyboardInterrupt):
         site.run(run_id=run_id)
     assert site.newest().status == "PUBLISHED"
-    assert batches.stages(site.connection, run_id)["bulk_write"].status == "SUCCESS"
+    assert stages.of_batch(site.connection, run_id)["bulk_write"].status == "SUCCESS"
 
 
 def test_a_batch_that_failed_validation_is_validated_by_the_next_run(site18: MakeSite) -> None:
@@ -366,7 +367,7 @@ def test_a_batch_that_failed_validation_is_validated_by_the_next_run(site18: Mak
     site.sql("UPDATE t SET b = 'x' WHERE a = 1")
     again = site.run()
     assert (again.batch_id, again.status) == (batch.batch_id, "SUCCESS")
-    assert batches.stages(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
+    assert stages.of_batch(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
     assert len(batches.runs(site.connection, batch.batch_id)) == 4
 
 
@@ -385,10 +386,10 @@ def test_a_stage_that_ends_well_is_recorded(site18: MakeSite) -> None:
     with site.work() as (connection, work):
         batch_id = start_batch(site, connection, work.run_id)
         with recorded(connection, work, batch_id, "ingest"):
-            record = batches.stages(site.connection, batch_id)["ingest"]
+            record = stages.of_batch(site.connection, batch_id)["ingest"]
             assert (record.status, record.run_id) == ("IN_PROGRESS", work.run_id)
             assert record.completed_at is None
-        record = batches.stages(site.connection, batch_id)["ingest"]
+        record = stages.of_batch(site.connection, batch_id)["ingest"]
     assert (record.status, record.error_details) == ("SUCCESS", None)
     assert record.completed_at is not None
     assert record.completed_at >= record.started_at
@@ -412,7 +413,7 @@ def test_what_a_stage_raises_fails_it_and_its_batch(
         batch_id = start_batch(site, connection, work.run_id)
         with pytest.raises(type(error)), recorded(connection, work, batch_id, "ingest"):
             raise error
-    record = batches.stages(site.connection, batch_id)["ingest"]
+    record = stages.of_batch(site.connection, batch_id)["ingest"]
     assert (record.status, record.error_details) == ("FAILED", why)
     batch = site.newest()
     assert (batch.status, batch.error_details) == ("FAILED", why)
@@ -426,7 +427,7 @@ def test_a_lost_lease_leaves_the_record_to_who_took_over(site18: MakeSite) -> No
         with pytest.raises(LeaseLostError), recorded(connection, work, batch_id, "ingest"):
             raise LeaseLostError("Somebody else has it.")
     assert site.newest().status == "IN_PROGRESS"
-    assert batches.stages(site.connection, batch_id)["ingest"].status == "IN_PROGRESS"
+    assert stages.of_batch(site.connection, batch_id)["ingest"].status == "IN_PROGRESS"
 
 
 @pytest.mark.parametrize("error", [None, OSError(28, "No space left on device")])
@@ -452,7 +453,7 @@ def test_a_hung_run_says_nothing_about_a_batch_that_was_taken_over(
         recorded(connection, hung, batch.batch_id, "checksum"),
     ):
         hang(connection)
-    records = batches.stages(site.connection, batch.batch_id)
+    records = stages.of_batch(site.connection, batch.batch_id)
     assert {record.status for record in records.values()} == {"SUCCESS"}
     assert records["checksum"].run_id == taker
     assert site.newest().status == "SUCCESS"
@@ -470,7 +471,7 @@ def test_an_interrupted_run_that_was_taken_over_stays_interrupted(site18: MakeSi
         with pytest.raises(KeyboardInterrupt), recorded(connection, work, batch_id, "ingest"):
             fail_after(site, "token = token + 1", KeyboardInterrupt())
     assert site.newest().status == "IN_PROGRESS"
-    assert batches.stages(site.connection, batch_id)["ingest"].status == "IN_PROGRESS"
+    assert stages.of_batch(site.connection, batch_id)["ingest"].status == "IN_PROGRESS"
 
 
 def test_an_expired_lease_that_nobody_took_lets_the_reason_be_recorded(site18: MakeSite) -> None:
@@ -505,7 +506,7 @@ def test_a_broken_connection_fails_the_stage_over_another(
     assert str(error.value) in {why, "PostgreSQL ended the statement: the connection was lost."}
     batch = site.newest()
     assert (batch.status, batch.error_details) == ("FAILED", str(error.value))
-    record = batches.stages(site.connection, batch_id)["ingest"]
+    record = stages.of_batch(site.connection, batch_id)["ingest"]
     assert (record.status, record.error_details) == ("FAILED", str(error.value))
 
 
@@ -520,7 +521,7 @@ def test_what_is_visible_is_not_failed(site18: MakeSite) -> None:
     ):
         raise KeyboardInterrupt
     assert site.newest() == batch
-    record = batches.stages(site.connection, batch.batch_id)["validate"]
+    record = stages.of_batch(site.connection, batch.batch_id)["validate"]
     assert (record.status, record.error_details) == ("FAILED", "Interrupted.")
 
 

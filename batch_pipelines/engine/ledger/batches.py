@@ -1,4 +1,7 @@
-"""Batches: their history, the runs that worked on them, and how far each stage came."""
+"""Batches: their history, the runs that worked on them, and what has become of them.
+
+Not here: how far each stage came, stages.py.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,14 @@ from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
 
 from batch_pipelines.engine.errors import FeedError
+from batch_pipelines.engine.ledger import stages
 from batch_pipelines.engine.ledger.batch_events import tell, tell_end
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.causes import Cause
     from batch_pipelines.engine.feeds import Feed
-    from batch_pipelines.engine.ledger.batch_events import Outcome
     from batch_pipelines.engine.postgres.database import Connection
 
-Stage = Literal["ingest", "checksum", "bulk_write", "validate", "archive"]
-STAGES: tuple[Stage, ...] = ("ingest", "checksum", "bulk_write", "validate", "archive")
 Status = Literal[
     "IN_PROGRESS", "PUBLISHED", "SUCCESS", "PARTIAL_SUCCESS", "VALIDATION_FAILED", "FAILED",
     "DUPLICATE", "ROLLED_BACK", "SUPERSEDED", "ARCHIVED",
@@ -71,19 +72,6 @@ class Batch:
     def name(self) -> str:
         """Feed and partition key, as people refer to a partition."""
         return f"{self.feed}/{self.partition_key}"
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """The last try of one stage of a batch; times with time zone."""
-
-    stage: str
-    run_id: str
-    status: str
-    started_at: dt.datetime
-    completed_at: dt.datetime | None
-    error_details: str | None
-    failure_cause: str | None
 
 
 _BATCH = """
@@ -168,9 +156,6 @@ SET status = 'PUBLISHED', status_before = NULL, written_records = written_record
     completed_at = NULL
 WHERE batch_id = %(batch_id)s
 """
-_FORGET_STAGES = """
-DELETE FROM batch_audit.batch_stage WHERE batch_id = %s AND stage IN ('validate', 'archive')
-"""
 _VOLUME = """
 UPDATE batch_audit.import_history
 SET source_bytes = %s, wal_bytes = pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s::pg_lsn),
@@ -226,22 +211,6 @@ SET status = status_before, status_before = NULL, error_details = %s, completed_
 WHERE batch_id = %s
 """
 _WHY = "UPDATE batch_audit.import_history SET error_details = %s WHERE batch_id = %s"
-_STAGE_START = """
-INSERT INTO batch_audit.batch_stage (batch_id, stage, run_id, status)
-VALUES (%s, %s, %s, 'IN_PROGRESS')
-ON CONFLICT (batch_id, stage) DO UPDATE SET run_id = excluded.run_id, status = 'IN_PROGRESS',
-    started_at = clock_timestamp(), completed_at = NULL, error_details = NULL, failure_cause = NULL
-"""
-# A stage that ended together with its verdict did not fail, whatever interrupts its run afterwards.
-_STAGE_END = """
-UPDATE batch_audit.batch_stage
-SET status = %s, error_details = %s, failure_cause = %s, completed_at = clock_timestamp()
-WHERE batch_id = %s AND stage = %s AND status = 'IN_PROGRESS'
-"""
-_STAGES = """
-SELECT stage, run_id::text, status, started_at, completed_at, error_details, failure_cause
-FROM batch_audit.batch_stage WHERE batch_id = %s ORDER BY started_at
-"""
 
 
 def start(
@@ -450,7 +419,7 @@ def mark_duplicate(connection: Connection, batch_id: str, of: str) -> None:
     """End a batch whose content is in force already, and its ingest with it."""
     with connection.transaction():
         connection.execute(_DUPLICATE, (of, batch_id))
-        end_stage(connection, batch_id, "ingest")
+        stages.end(connection, batch_id, "ingest")
         tell(connection, batch_id, "duplicate", "SUCCESS", duplicate_of=of)
         tell_end(connection, batch_id)
 
@@ -503,20 +472,15 @@ def mark_published(
     Said after the COMMIT, the end of the stage would be missing where the run is killed in between.
     """
     connection.execute(_PUBLISHED, (written, rejected, skipped, batch_id))
-    end_stage(connection, batch_id, "bulk_write")
+    stages.end(connection, batch_id, "bulk_write")
     tell(connection, batch_id, "publish.done", "SUCCESS", written=written, rejected=rejected)
 
 
 def mark_replayed(connection: Connection, batch_id: str, loaded: int) -> None:
     """Say that a replay has made more of a batch visible; called inside its publish transaction."""
     connection.execute(_REPLAYED, {"batch_id": batch_id, "loaded": loaded})
-    end_stage(connection, batch_id, "bulk_write")
+    stages.end(connection, batch_id, "bulk_write")
     tell(connection, batch_id, "replay.done", "SUCCESS", loaded=loaded)
-
-
-def forget_validation(connection: Connection, batch_id: str) -> None:
-    """Say that a batch is to be validated and archived anew, because a replay has brought more."""
-    connection.execute(_FORGET_STAGES, (batch_id,))
 
 
 def mark_superseded(connection: Connection, batch_id: str, by: str) -> None:
@@ -548,7 +512,7 @@ def mark_waiting(connection: Connection, batch_id: str, rejected: int, skipped: 
     Called inside the transaction that stages them.
     """
     connection.execute(_WAITING, (rejected, skipped, batch_id))
-    end_stage(connection, batch_id, "bulk_write")
+    stages.end(connection, batch_id, "bulk_write")
 
 
 def mark_replay_waiting(connection: Connection, batch_id: str) -> None:
@@ -557,14 +521,14 @@ def mark_replay_waiting(connection: Connection, batch_id: str) -> None:
     Called inside the transaction that stages them.
     """
     connection.execute(_REPLAY_WAITING, (batch_id,))
-    forget_validation(connection, batch_id)
-    end_stage(connection, batch_id, "bulk_write")
+    stages.forget_validation(connection, batch_id)
+    stages.end(connection, batch_id, "bulk_write")
 
 
 def mark_replay_refused(connection: Connection, batch_id: str, why: str) -> None:
     """Say that records to be replayed did not pass validation: the batch is what it was before."""
     connection.execute(_REPLAY_REFUSED, (why, batch_id))
-    end_stage(connection, batch_id, "validate", why, "validation")
+    stages.end(connection, batch_id, "validate", why, "validation")
     tell_end(connection, batch_id)
 
 
@@ -572,7 +536,7 @@ def mark_valid(connection: Connection, batch_id: str) -> None:
     """Keep that validation has passed, which ends the stage: a success, if only in part."""
     with connection.transaction():
         connection.execute(_VALID, (batch_id,))
-        end_stage(connection, batch_id, "validate")
+        stages.end(connection, batch_id, "validate")
         tell_end(connection, batch_id)
 
 
@@ -580,7 +544,7 @@ def mark_invalid(connection: Connection, batch_id: str, why: str) -> None:
     """Keep that validation of what is visible has failed, which ends the stage."""
     with connection.transaction():
         connection.execute(_INVALID, (why, batch_id))
-        end_stage(connection, batch_id, "validate")
+        stages.end(connection, batch_id, "validate")
         tell_end(connection, batch_id)
 
 
@@ -589,34 +553,6 @@ def record_why(connection: Connection, batch_id: str, why: str) -> None:
     with connection.transaction():
         connection.execute(_WHY, (why, batch_id))
         tell(connection, batch_id, "explained", "SUCCESS")
-
-
-def start_stage(connection: Connection, batch_id: str, stage: Stage, run_id: str) -> None:
-    """Write down that a stage has begun, in place of an earlier try."""
-    with connection.transaction():
-        connection.execute(_STAGE_START, (batch_id, stage, run_id))
-        tell(connection, batch_id, f"{stage}.started", "IN_PROGRESS", run_id=run_id)
-
-
-def end_stage(
-    connection: Connection,
-    batch_id: str,
-    stage: Stage,
-    why: str | None = None,
-    cause: Cause | None = None,
-) -> None:
-    """Write down how a stage ended, if it has not ended yet; with a reason it failed."""
-    status: Outcome = "SUCCESS" if why is None else "FAILED"
-    done = "done" if why is None else "failed"
-    with connection.transaction():
-        if connection.execute(_STAGE_END, (status, why, cause, batch_id, stage)).rowcount:
-            tell(connection, batch_id, f"{stage}.{done}", status, why=why, cause=cause)
-
-
-def stages(connection: Connection, batch_id: str) -> dict[str, StageRecord]:
-    """Read the last try of each stage, in the order in which they began."""
-    with connection.cursor(row_factory=class_row(StageRecord)) as cursor:
-        return {record.stage: record for record in cursor.execute(_STAGES, (batch_id,))}
 
 
 def _one(connection: Connection, query: str, *parameters: object) -> Batch | None:

@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 if TYPE_CHECKING:
     import datetime as dt
 
-    from batch_pipelines.engine.ledger.batches import Stage
+    from batch_pipelines.engine.ledger.stages import Stage
     from batch_pipelines.engine.postgres.database import Connection
 
 # By the index on feed and start, newest first; the rest by the batch's id.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.alerts import Alert, raise_alert
 from batch_pipelines.engine.errors import BusyError
-from batch_pipelines.engine.ledger import batches
+from batch_pipelines.engine.ledger import batches, stages
 from batch_pipelines.engine.ledger.batch_events import tell
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.unfinished import (
@@ -96,12 +96,12 @@ def _fail_next(connection: Connection, batch: Batch, run_id: str, why: str, caus
 
     Else nothing would say that it has not come to its end.
     """
-    known = batches.stages(connection, batch.batch_id)
-    left = [stage for stage in batches.STAGES if stage not in known]
+    known = stages.of_batch(connection, batch.batch_id)
+    left = [stage for stage in stages.STAGES if stage not in known]
     failed = any(record.status == "FAILED" for record in known.values())
     if batch.status in batches.IN_FORCE and left and not failed:
-        batches.start_stage(connection, batch.batch_id, left[0], run_id)
-        batches.end_stage(connection, batch.batch_id, left[0], why, cause)
+        stages.start(connection, batch.batch_id, left[0], run_id)
+        stages.end(connection, batch.batch_id, left[0], why, cause)
 
 
 def _tell(

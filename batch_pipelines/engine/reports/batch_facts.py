@@ -23,6 +23,7 @@ from batch_pipelines.engine.ledger import (
     rollbacks,
     signatures,
     staged_tables,
+    stages,
     verifications,
 )
 from batch_pipelines.engine.reports.trends import RecentBatch, recent_batches
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.audit.anchors import Anchor
     from batch_pipelines.engine.fidelity import ColumnFidelity
     from batch_pipelines.engine.ledger.archives import ArchiveRecord
-    from batch_pipelines.engine.ledger.batches import Batch, StageRecord
+    from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.critical import CriticalCount
     from batch_pipelines.engine.ledger.files import ChecksumRecord, ImportFile
     from batch_pipelines.engine.ledger.proofs import Check, Signature, TableBalance
     from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.ledger.rollbacks import TableRollback
     from batch_pipelines.engine.ledger.signatures import SignatureEvent
+    from batch_pipelines.engine.ledger.stages import StageRecord
     from batch_pipelines.engine.ledger.verifications import Difference, TableVerification
     from batch_pipelines.engine.postgres.database import Connection
 
@@ -284,7 +286,7 @@ def read_batch(
             else batches.by_id(connection, batch.duplicate_of),
             last_attempt=batches.last_attempt(connection, batch.feed, batch.partition_key),
             runs=_read(connection, RunRecord, _RUNS, batch_id),
-            stages=tuple(batches.stages(connection, batch_id).values()),
+            stages=tuple(stages.of_batch(connection, batch_id).values()),
             volume=volume,
             files=tuple(files.of_batch(connection, batch_id)),
             checksum_counts=_read(connection, ChecksumCount, _CHECKSUM_COUNTS, batch_id),

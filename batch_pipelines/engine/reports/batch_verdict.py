@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.feeds import NO_TABLE
 from batch_pipelines.engine.fidelity import UNPROVEN
-from batch_pipelines.engine.ledger.batches import IN_FORCE, STAGES
+from batch_pipelines.engine.ledger.batches import IN_FORCE
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.reports.page import Attention, Cell, Level
 from batch_pipelines.engine.reports.shown import level
 

@@ -24,6 +24,7 @@ from batch_pipelines.engine.ledger import (
     rollbacks,
     signatures,
     staged_tables,
+    stages,
 )
 from batch_pipelines.engine.ledger.batch_events import tell
 from batch_pipelines.engine.ledger.events import check_constraints
@@ -335,7 +336,7 @@ def _record(
         rejects.record_replay(connection, batch, publication.work.run_id)
         batches.mark_replayed(connection, batch.batch_id, total)
         if publication.step == "whole":
-            batches.forget_validation(connection, batch.batch_id)
+            stages.forget_validation(connection, batch.batch_id)
     else:
         proofs.record_publish(connection, batch.batch_id, balances, chunks, written_alike)
         rejects.record(connection, batch)

@@ -14,8 +14,8 @@ from batch_pipelines.engine.archiving.choosing import open_archive
 from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.errors import ArchiveError, LeaseLostError
 from batch_pipelines.engine.failpoints import armed
-from batch_pipelines.engine.ledger import archives, batches
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger import archives, stages
+from batch_pipelines.engine.ledger.stages import STAGES
 from tests.engine.verification.support_verify import verify_table
 from tests.support_engine import feed_of
 from tests.support_s3 import Answer, Request, failing_every, no_pauses, refusal
@@ -74,7 +74,7 @@ def assert_archived(site: Site, store: Store, batch: Batch, folder: Path) -> str
         store.client.download_file(store.bucket, key, str(target))
     tool = [sys.executable, "-m", "bagit", "--validate", str(folder / "copy")]
     assert subprocess.run(tool, check=False, capture_output=True).returncode == 0
-    assert batches.stages(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
+    assert stages.of_batch(site.connection, batch.batch_id)["archive"].status == "SUCCESS"
     assert not site.settings.staging.exists() or [*site.settings.staging.iterdir()] == []
     assert [*(site.settings.home / "archiving").iterdir()] == []
     with open_bag(site.connection, site.settings, batch.batch_id) as bag:

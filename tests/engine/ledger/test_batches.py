@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batch_pipelines.engine.errors import FeedError
-from batch_pipelines.engine.ledger import batches
+from batch_pipelines.engine.ledger import batches, stages
 from tests.support_engine import feed_of
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ def test_a_verdict_ends_its_stage(ledger: Connection) -> None:
     """Given a run that is killed right after its verdict, nothing is left in progress."""
     with ledger:
         for stage in ("ingest", "bulk_write", "validate"):
-            batches.start_stage(ledger, TWO, stage, TWO)
+            stages.start(ledger, TWO, stage, TWO)
         batches.mark_published(ledger, TWO, 1, 0, 0)
         batches.mark_valid(ledger, TWO)
         batches.mark_duplicate(ledger, TWO, ONE)
-        ended = batches.stages(ledger, TWO)
+        ended = stages.of_batch(ledger, TWO)
         assert {record.status for record in ended.values()} == {"SUCCESS"}
-        batches.end_stage(ledger, TWO, "validate", "too late", "rows")
-        assert batches.stages(ledger, TWO) == ended
+        stages.end(ledger, TWO, "validate", "too late", "rows")
+        assert stages.of_batch(ledger, TWO) == ended

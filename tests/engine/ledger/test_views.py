@@ -9,7 +9,7 @@ import crc32c
 import pytest
 
 from batch_pipelines.engine.errors import DeliveryError, ValidationError
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

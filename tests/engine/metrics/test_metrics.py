@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batch_pipelines.engine.errors import SettingsError, ThresholdError
 from batch_pipelines.engine.ledger import totals
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.metrics.collector import LedgerCollector
 from batch_pipelines.engine.metrics.exposition import as_text, served, write_file
 from batch_pipelines.engine.metrics.families import BUCKETS

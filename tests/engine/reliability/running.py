@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from batch_pipelines.engine.errors import BatchError
-from batch_pipelines.engine.ledger import archives, batches, proofs
-from batch_pipelines.engine.ledger.batches import IN_FORCE, STAGES
+from batch_pipelines.engine.ledger import archives, proofs, stages
+from batch_pipelines.engine.ledger.batches import IN_FORCE
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.postgres.database import Database
 from batch_pipelines.engine.postgres.migrate import upgrade
 from batch_pipelines.engine.postgres.programs import binaries, run_as_server
@@ -310,7 +311,7 @@ def again(site: Site, scenario: Scenario, *, resume: bool) -> None:
             of the run has come so far; else all of it.
     """
     for batch in site.history()[-1:] if resume and scenario.stages else []:
-        ended = batches.stages(site.connection, batch.batch_id)
+        ended = stages.of_batch(site.connection, batch.batch_id)
         done = [stage for stage in STAGES if stage in ended and ended[stage].status == "SUCCESS"]
         if done and len(done) < len(STAGES) and batch.duplicate_of is None:
             site.run(stages=STAGES[len(done) :])

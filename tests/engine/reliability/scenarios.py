@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from batch_pipelines.engine.archive import archive
 from batch_pipelines.engine.bulk_write import bulk_write
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.recovery.cancelling import cancel
 from batch_pipelines.engine.validate import require_valid, validate
 from tests.support_engine import KEY, Site, do_stage, feed_of

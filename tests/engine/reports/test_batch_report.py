@@ -13,7 +13,7 @@ from batch_pipelines.engine.alerts.alert import Alert
 from batch_pipelines.engine.alerts.record import acknowledge, listed, raise_alert
 from batch_pipelines.engine.errors import BatchError, ValidationError
 from batch_pipelines.engine.ledger import rejects
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.reports.batch_facts import read_batch
 from batch_pipelines.engine.reports.batch_page import batch_page
 from batch_pipelines.engine.reports.export import csv_text, json_text

@@ -25,7 +25,8 @@ from hypothesis.stateful import (
 )
 
 from batch_pipelines.engine.errors import RollbackError
-from batch_pipelines.engine.ledger.batches import IN_FORCE, STAGES
+from batch_pipelines.engine.ledger.batches import IN_FORCE
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.rollback.takeback import RefusedError
 from batch_pipelines.engine.settings import Settings
 from tests.conftest import _copy_of_template

@@ -13,7 +13,7 @@ from batch_pipelines.engine.archive import archive
 from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.feed_parts.table import Table
 from batch_pipelines.engine.ledger import archives, proofs, verifications
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.postgres.database import Database
 from batch_pipelines.engine.validate import validate
 from batch_pipelines.engine.verification.verify import Verifier

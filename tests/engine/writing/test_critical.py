@@ -16,7 +16,7 @@ from batch_pipelines.engine.alerts.send import send_waiting
 from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.errors import FeedError, PublishError
 from batch_pipelines.engine.ledger import critical
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from tests.support_channels import running_service
 from tests.support_engine import KEY, do_stage, new_id
 from tests.support_process import At, importing

@@ -15,7 +15,7 @@ from tests.support_engine import do_stage
 from tests.support_rejects import Bad, check_bad_records
 
 if TYPE_CHECKING:
-    from batch_pipelines.engine.ledger.batches import Stage
+    from batch_pipelines.engine.ledger.stages import Stage
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 

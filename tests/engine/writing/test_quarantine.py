@@ -10,7 +10,7 @@ import pytest
 from batch_pipelines.engine.errors import PublishError, ThresholdError
 from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ledger import batches, rejects
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.writing import isolating, judging
 from tests.support_engine import KEY, new_id
 from tests.support_process import At, importing

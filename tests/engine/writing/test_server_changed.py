@@ -9,7 +9,7 @@ import pytest
 from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.errors import FeedError, PublishError
 from batch_pipelines.engine.ledger import proofs, rollbacks
-from batch_pipelines.engine.ledger.batches import STAGES
+from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.rollback import verify as verify_rollback
 from batch_pipelines.engine.rollback.takeback import RefusedError
 from tests.engine.verification.support_verify import counts, named, verify_table
