@@ -3,7 +3,7 @@
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from assets.common import batch_metadata, filed_report, stage_asset
+from assets.common import batch_metadata, filed_feed_report, filed_report, stage_asset
 from batch_pipelines.engine.archive import archive
 from batch_pipelines.engine.feeds import Feed
 from resources.batches import Batches
@@ -32,6 +32,7 @@ def archive_asset(feed: Feed) -> dg.AssetsDefinition:
         with batches.work(context, feed, "archive") as (connection, work):
             result = archive(connection, work)
             filed = batches.file_report(connection, work)
+            of_feed = batches.file_feed_report(connection, work)
         bag = result.archive
         stored: dict[str, RawMetadataValue] = (
             {}
@@ -48,6 +49,7 @@ def archive_asset(feed: Feed) -> dg.AssetsDefinition:
                 **batch_metadata(result.batch, worked=result.worked),
                 **stored,
                 **filed_report(filed),
+                **filed_feed_report(of_feed),
             }
         )
 

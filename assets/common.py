@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.critical import CriticalCount
     from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.ledger.verifications import Difference
-    from batch_pipelines.engine.reports.filing import Filed
+    from batch_pipelines.engine.reports.filing import Filed, Place
 
 MEGABYTE = 1_000_000
 # Reasons for rejects, and differing rows, that are shown; the command line has more of them.
@@ -104,6 +104,25 @@ def filed_report(filed: Filed | None) -> dict[str, RawMetadataValue]:
         "report_file": dg.MetadataValue.path(str(filed.path)),
         "verdict": dg.MetadataValue.text(filed.verdict),
     }
+
+
+def filed_feed_report(place: Place | None) -> dict[str, RawMetadataValue]:
+    """Show where the report of a feed is: a link where something serves it, otherwise its file.
+
+    Args:
+        place: The report; None where it could not be written.
+
+    Returns:
+        Metadata.
+    """
+    if place is None:
+        return {}
+    found = (
+        dg.MetadataValue.path(str(place.path))
+        if place.url is None
+        else dg.MetadataValue.url(place.url)
+    )
+    return {"feed_report": found}
 
 
 def table(rows: Iterable[Mapping[str, Cell]]) -> dg.MetadataValue:

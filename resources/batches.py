@@ -19,7 +19,7 @@ from batch_pipelines.engine.postgres.actor import UNAUTHENTICATED, Actor, here
 from batch_pipelines.engine.postgres.database import open_database
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.postgres.migrate import require_current
-from batch_pipelines.engine.reports.filing import file_batch
+from batch_pipelines.engine.reports.filing import file_batch, file_feed
 from batch_pipelines.engine.work import Work, no_progress
 from resources.runs import record_process, report_dead
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.postgres.database import Connection, Database
     from batch_pipelines.engine.postgres.lease import Lease
-    from batch_pipelines.engine.reports.filing import Filed
+    from batch_pipelines.engine.reports.filing import Filed, Place
     from batch_pipelines.engine.settings import Settings
     from batch_pipelines.engine.work import Progress
 
@@ -129,6 +129,22 @@ class Batches:
             return file_batch(connection, self.settings, batch.batch_id, work.clock())
         except (OSError, psycopg.Error) as error:
             work.notice(f"The report of the batch was not written: {type(error).__name__}")
+            return None
+
+    def file_feed_report(self, connection: Connection, work: Work) -> Place | None:
+        """Write the report of the feed that a run works on, which is no reason for it to fail.
+
+        Args:
+            connection: A connection in autocommit mode.
+            work: The run's work.
+
+        Returns:
+            Where it is; None where it could not be written, of which the run's log tells.
+        """
+        try:
+            return file_feed(connection, self.settings, work.feed, work.clock())
+        except (OSError, psycopg.Error) as error:
+            work.notice(f"The report of the feed was not written: {type(error).__name__}")
             return None
 
     def acting_for(self, run: dg.DagsterRun) -> Database:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,27 @@ def test_a_report_is_written_and_its_place_printed(cli: Cli, shop: Shop, tmp_pat
     ran = cli("report", batch.batch_id, "--html", str(tmp_path / "a" / "b.html"), "--json")
     assert ran.json["batch"]["batch_id"] == batch.batch_id
     assert (tmp_path / "a" / "b.html").exists()
+
+
+def test_a_report_of_a_feed_over_some_days(cli: Cli, shop: Shop, tmp_path: Path) -> None:
+    shop.deliver(DAY, orders(5), sidecar=True)
+    assert cli("import", FEED).code == 0
+    written = Path(cli("report", "--feed", FEED).out.removesuffix("\n"))
+    assert written == shop.settings.home / "reports" / "feeds" / f"{FEED}.html"
+    assert "The one batch that has ended succeeded" in written.read_text(encoding="utf-8")
+    today = dt.datetime.now(dt.UTC).date()
+    told = cli(
+        "report", f"--feed={FEED}", "--since", str(today - dt.timedelta(1)),
+        "--until", str(today + dt.timedelta(1)), "--json", "--csv", str(tmp_path),
+    ).json  # fmt: skip
+    assert (told["feed"], told["unit"], told["periods"][0]["written"]) == (FEED, "hour", 5)
+    rows = (tmp_path / "recent_batches.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[1].split(",")[5:7] == ["5", "5"]
+    earlier = cli("report", "--feed", FEED, "--until", "2020-01-01", "--json")
+    assert (earlier.code, earlier.json["periods"]) == (0, [])
+    wrong = cli("report", "--feed", FEED, "--since", "2020-01-02", "--until", "2020-01-01")
+    assert (wrong.code, "is after the last one" in wrong.err) == (2, True)
+    assert cli("report", "--feed", "nope").code == 2
 
 
 def test_a_report_of_what_is_not_there_is_wrong_usage(cli: Cli, shop: Shop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,22 @@ def test_archive_and_validate_link_to_the_report(shop: Shop) -> None:
     text = Path(shown["report_file"]).read_text(encoding="utf-8")
     assert shown["verdict"] in text
     assert "Nothing." in text  # needs attention: it is archived
+
+    # And the feed's, whose page is written anew by a later batch once it is a minute old.
+    assert (
+        metadata_of(result, "archive")["feed_report"]
+        == "https://reports.example/x/feeds/orders.html"
+    )
+    page = shop.settings.home / "reports" / "feeds" / "orders.html"
+    assert "The one batch that has ended succeeded." in page.read_text(encoding="utf-8")
+    page.write_text("young")
+    shop.deliver("2024-05-02", orders(5, first=10))
+    shop.run("2024-05-02")
+    assert page.read_text(encoding="utf-8") == "young"
+    os.utime(page, (0, 0))
+    shop.deliver("2024-05-03", orders(5, first=20))
+    shop.run("2024-05-03")
+    assert "All 3 batches that have ended succeeded." in page.read_text(encoding="utf-8")
 
 
 def test_a_run_that_fails_leaves_one_too_and_its_log_says_where(shop: Shop) -> None:

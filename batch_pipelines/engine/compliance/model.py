@@ -129,11 +129,3 @@ def listing(
 def _column(name: str, kind: str = "text") -> Column:
     (known,) = [each for each in get_args(Kind) if each == kind]
     return Column(name, known)
-
-
-def rate(part: int, whole: int) -> float | None:
-    """Give a share in percent, to two digits and never rounded up to all; None of nothing."""
-    if whole == 0:
-        return None
-    # 99.999 % of valid checksums are not 100 %: rounded down, as what is claimed less than it is.
-    return part * 10_000 // whole / 100

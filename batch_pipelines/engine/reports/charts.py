@@ -24,6 +24,7 @@ WIDTH, HEIGHT = 360, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 30, 34
 _TICKS = 4
 _LONGEST_LABEL = 18
+_LARGEST_MARK = 3.5
 _ROW, _NAMES, _ROWS_TOP = 24, 84, 26
 
 
@@ -132,7 +133,8 @@ def draw(chart: Chart, *, alone: bool = False) -> Picture:
         chart=chart, alone=alone, style=source("chart.css") if alone else "",
         width=WIDTH, height=HEIGHT, base=base, left=_LEFT, right=WIDTH - _RIGHT,
         ticks=[(base - tick / highest * (base - _TOP), short(tick)) for tick in ticks],
-        shapes=shapes, lines=_lines(chart, shapes) if chart.form == "line" else [],
+        radius=min(_LARGEST_MARK, step * 0.4), shapes=shapes,
+        lines=_lines(chart, shapes) if chart.form == "line" else [],
         legend=_legend(chart) if len(chart.series) > 1 else [],
         first=_label(chart.labels[0]), last=_label(chart.labels[-1]),
         pointed=None if chart.marked is None else _LEFT + step * (chart.marked + 0.5),

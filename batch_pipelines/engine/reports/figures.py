@@ -1,4 +1,4 @@
-"""What sections share: durations, rates, and a paragraph where there is something to say."""
+"""What sections share: durations, rates, parts of a whole, and a paragraph where there is one."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ def seconds(start: dt.datetime, end: dt.datetime | None) -> float | None:
 def rate(amount: float | None, seconds: float | None) -> float | None:
     """Say how much there was a second; None where one of both is not known."""
     return amount / seconds if amount is not None and seconds else None
+
+
+def share(part: int, whole: int) -> float | None:
+    """Give a share in percent, to two digits and never rounded up to all; None of nothing."""
+    if whole == 0:
+        return None
+    # 99.999 % of valid checksums are not 100 %: rounded down, as what is claimed less than it is.
+    return part * 10_000 // whole / 100

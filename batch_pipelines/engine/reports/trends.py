@@ -25,7 +25,8 @@ SELECT h.batch_id::text, h.partition_key, h.attempt, h.status, h.started_at, h.s
 FROM batch_audit.import_history AS h
 LEFT JOIN batch_audit.batch_stage AS s
     ON s.batch_id = h.batch_id AND s.stage = 'bulk_write' AND s.status = 'SUCCESS'
-WHERE h.feed = %(feed)s AND h.started_at <= %(until)s AND h.status <> 'DUPLICATE'
+WHERE h.feed = %(feed)s AND h.started_at >= coalesce(%(since)s::timestamptz, '-infinity')
+  AND h.started_at <= %(until)s AND h.status <> 'DUPLICATE'
 ORDER BY h.started_at DESC LIMIT %(number)s
 """
 LOOKS: dict[str, Look] = {
@@ -66,7 +67,12 @@ class RecentBatch:
 
 
 def recent_batches(
-    connection: Connection, feed: str, until: dt.datetime, number: int
+    connection: Connection,
+    feed: str,
+    until: dt.datetime,
+    number: int | None,
+    *,
+    since: dt.datetime | None = None,
 ) -> tuple[RecentBatch, ...]:
     """Read the batches of a feed that are to be compared.
 
@@ -74,12 +80,13 @@ def recent_batches(
         connection: A connection.
         feed: The feed.
         until: The newest of them began then or before.
-        number: At most so many.
+        number: At most so many; None for all.
+        since: All of them began then or later; None sets no such bound.
 
     Returns:
         The newest of them, oldest first, without duplicates.
     """
-    wanted = {"feed": feed, "until": until, "number": number}
+    wanted = {"feed": feed, "since": since, "until": until, "number": number}
     with connection.cursor(row_factory=class_row(RecentBatch)) as cursor:
         return tuple(reversed(cursor.execute(_RECENT, wanted).fetchall()))
 
@@ -118,17 +125,20 @@ def compared(
     return tuple(draw(chart, alone=alone) for chart in charts)
 
 
-def compared_table(recent: Sequence[RecentBatch]) -> Table:
+def compared_table(
+    recent: Sequence[RecentBatch], caption: str = "The batches of the pictures, newest first"
+) -> Table:
     """Give the numbers of the pictures.
 
     Args:
         recent: The batches, oldest first.
+        caption: What it shows.
 
     Returns:
         A table, newest first.
     """
     return Table(
-        "recent_batches", "The batches of the pictures, newest first",
+        "recent_batches", caption,
         (Column("partition"), Column("batch", "code"), Column("try", "count"), Column("state", "state"),
          Column("began", "time"), Column("records", "count"), Column("loaded", "count"),
          Column("set aside", "count"), Column("bulk_write s", "number"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batch_pipelines.engine.compliance.model import Content, Figure, listing, rate
+from batch_pipelines.engine.compliance.model import Content, Figure, listing
+from batch_pipelines.engine.reports.figures import share
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.compliance.scope import Scope
@@ -108,10 +109,10 @@ def read(connection: Connection, scope: Scope) -> Content:
     figures = (
         Figure("checksums", "Checksums computed", computed),
         Figure("compared", "of these compared", compared),
-        Figure("valid_rate", "Valid of those compared", rate(valid, compared), "%"),
+        Figure("valid_rate", "Valid of those compared", share(valid, compared), "%"),
         Figure("invalid", "Invalid", wrong),
         Figure("validations", "Tables validated", made),
-        Figure("validation_rate", "Validated well", rate(good + partly, made - unfinished), "%"),
+        Figure("validation_rate", "Validated well", share(good + partly, made - unfinished), "%"),
         Figure("validations_failed", "Validations that failed", failed),
         Figure("validations_unverified", "that could not be made", unverified),
         Figure("verified_again", "Proven again", sum(row[2] for row in again)),
@@ -184,4 +185,4 @@ def read(connection: Connection, scope: Scope) -> Content:
 
 def _compliance(rows: list[list[int]]) -> tuple[int | float | None, ...]:
     computed, compared, valid, invalid, size = (sum(column) for column in zip(*rows, strict=True))
-    return (computed, compared, valid, invalid, rate(valid, compared), size)
+    return (computed, compared, valid, invalid, share(valid, compared), size)

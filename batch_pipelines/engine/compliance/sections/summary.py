@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
 
-from batch_pipelines.engine.compliance.model import Content, Figure, listing, rate
+from batch_pipelines.engine.compliance.model import Content, Figure, listing
+from batch_pipelines.engine.ledger.outcomes import OUTCOME
 from batch_pipelines.engine.monitoring.facts import LATE_DELIVERY
+from batch_pipelines.engine.reports.figures import share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,12 +22,13 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.reports.page import Cell
 
-# A superseded or archived batch went as well as it had gone before that; a duplicate was
-# recognised and did nothing, and what is in progress or not validated yet has not ended.
-_BATCHES = """
+# A duplicate was recognised and did nothing, and what is in progress or not validated yet has not ended.
+_BATCHES = (
+    """
 WITH batches AS (
-    SELECT h.*, CASE WHEN status IN ('SUPERSEDED', 'ARCHIVED')
-                     THEN coalesce(status_before, 'SUCCESS') ELSE status END AS outcome
+    SELECT h.*,"""
+    + OUTCOME
+    + """ AS outcome
     FROM batch_audit.import_history AS h
     WHERE started_at >= %(start)s AND started_at < %(until)s
       AND (%(feeds)s::text[] IS NULL OR feed = ANY(%(feeds)s))),
@@ -34,6 +37,7 @@ files AS (
     FROM batches JOIN batch_audit.import_file USING (batch_id)
     WHERE status <> 'DUPLICATE' GROUP BY batch_id)
 """
+)
 _BY_FEED = (
     _BATCHES
     + """
@@ -139,7 +143,7 @@ def read(connection: Connection, scope: Scope) -> Content:
                 "set aside|count",
             ),
             [
-                (day, n, ended, good, rate(good, ended), *more)
+                (day, n, ended, good, share(good, ended), *more)
                 for day, n, ended, good, *more in days
             ],
             note=f"Days of {scope.span.timezone}, by the begin of the batch.",
@@ -154,7 +158,7 @@ def _figures(total: Totals, late: Sequence[Sequence[Cell]]) -> tuple[Figure, ...
         Figure("batches", "Batches", total.batches),
         Figure("ended", "of these ended", total.ended),
         Figure("succeeded", "and succeeded", total.succeeded),
-        Figure("success_rate", "Success rate", rate(total.succeeded, total.ended), "%"),
+        Figure("success_rate", "Success rate", share(total.succeeded, total.ended), "%"),
         Figure("files", "Files", total.files),
         Figure("bytes", "Bytes", total.bytes, "bytes"),
         Figure("records", "Records in sources", total.records),
@@ -208,4 +212,4 @@ def _sum(name: str, several: Iterable[Totals]) -> Totals:
 
 def _line(found: Totals) -> tuple[Cell, ...]:
     batches, ended, succeeded, *more = found.numbers
-    return (batches, ended, succeeded, rate(succeeded, ended), *more)
+    return (batches, ended, succeeded, share(succeeded, ended), *more)
