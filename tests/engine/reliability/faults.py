@@ -53,6 +53,7 @@ class Fate:
         server: URL of another database of the server.
         crash_server: Stops the server at once and starts it again; None where there is no server of
             the test's own.
+        backup: Where a backup has what is taken away of bags.
         struck: Whether it has happened.
     """
 
@@ -60,6 +61,7 @@ class Fate:
     fault: Fault
     server: str
     crash_server: Callable[[], None] | None
+    backup: Path
     struck: bool = False
 
     def before(self, step: Step, subject: Any) -> None:
@@ -85,8 +87,7 @@ class Fate:
             case "disk full":
                 _refuse(subject, step.kind)
             case "unreadable":
-                path = Path(subject)
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _take_away(Path(subject), self.backup)
 
     def after(self, step: Step, subject: Any) -> None:
         """Strike where it is to strike afterwards."""
@@ -98,6 +99,28 @@ class Fate:
         if self.fault == "answer lost":
             _cut(subject)
             raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+
+def _take_away(path: Path, backup: Path) -> None:
+    """Remove a file or folder; a backup has those of bags."""
+    if "archive" in path.parts:
+        kept = backup / path.relative_to(backup.parent)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(kept)
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def restore_backup(backup: Path) -> bool:
+    """Put back what was taken away and is still gone; say whether there was anything."""
+    gone = [each for each in backup.rglob("*") if each.is_file()]
+    for kept in gone:
+        path = backup.parent / kept.relative_to(backup)
+        if path.parent.is_dir() and not path.exists():
+            kept.rename(path)
+    return bool(gone)
 
 
 def _cut(connection: psycopg.Connection[Any]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from batch_pipelines.engine.audit.verify import verify_audit
 from batch_pipelines.engine.errors import BatchError
 from batch_pipelines.engine.ledger import archives, proofs, stages
 from batch_pipelines.engine.ledger.batches import IN_FORCE
@@ -23,8 +24,9 @@ from batch_pipelines.engine.postgres.migrate import upgrade
 from batch_pipelines.engine.postgres.programs import binaries, run_as_server
 from batch_pipelines.engine.settings import Settings
 from batch_pipelines.engine.work import explain
-from tests.engine.reliability.faults import Fate
-from tests.engine.reliability.scenarios import DDL, SCENARIOS
+from tests.engine.reliability.faults import Fate, restore_backup
+from tests.engine.reliability.scenario import DDL
+from tests.engine.reliability.scenarios import SCENARIOS
 from tests.engine.reliability.steps import Step, Watch
 from tests.engine.verification.support_verify import verify
 from tests.support_engine import KEY, Site, new_id
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
 
     from tests.engine.reliability.faults import Fault
-    from tests.engine.reliability.scenarios import Scenario
+    from tests.engine.reliability.scenario import Scenario
     from tests.support_memory import RoomyServer
 
 _HANGS_SECONDS = 300
@@ -46,6 +48,13 @@ _OTHERS = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
     AND backend_type = 'client backend'
 """
+_UNENDED = (
+    "SELECT count(*) FROM batch_audit.batch_stage WHERE status = 'IN_PROGRESS'",
+    "SELECT count(*) FROM batch_audit.batch_lease WHERE released_at IS NULL",
+    "SELECT count(*) FROM batch_audit.staged_table",
+    "SELECT count(*) FROM batch_audit.retention_chunk WHERE ended_at IS NULL",
+    "SELECT count(*) FROM batch_audit.alert WHERE kind = 'retention' AND resolved_at IS NULL",
+)
 _TABLES = ("parents", "children")
 _CONTENT = "SELECT (to_jsonb(t) - 'import_batch_id')::text FROM {} t ORDER BY id"
 _STAMPS = """
@@ -111,20 +120,24 @@ class Arena:
             self._prepared.add(template)
         name = f"arena_{uuid.uuid4().hex[:12]}"
         self._admin(_COPY.format(name, template))
-        home = self.folder / name
-        shutil.copytree(self.folder / template, home)
+        shutil.copytree(self.folder / template, self._place)
         try:
-            with self._open(scenario, name) as site:
+            with self._open(scenario, Database(self.server.url(name))) as site:
                 yield site
         finally:
             self._admin(f"DROP DATABASE {name} WITH (FORCE)")
-            shutil.rmtree(home)
+            shutil.rmtree(self._place)
 
     @contextmanager
     def opened_again(self, scenario: Scenario, site: Site) -> Iterator[Site]:
         """Open a site anew: its connection went with the server."""
-        with self._open(scenario, site.settings.root.name) as opened:
+        with self._open(scenario, site.database) as opened:
             yield opened
+
+    @property
+    def _place(self) -> Path:
+        """Where each copy stands: the ledger has full paths of bags, so it is the same for all."""
+        return self.folder / "site"
 
     def _prepare(self, scenario: Scenario, template: str) -> None:
         ledger = f"arena_{self._run}"
@@ -132,18 +145,18 @@ class Arena:
             self._admin(f"CREATE DATABASE {ledger}")
             upgrade(Database(self.server.url(ledger)))
         self._admin(_COPY.format(template, ledger))
-        with self._open(scenario, template) as site:
+        with self._open(scenario, Database(self.server.url(template))) as site:
             site.connection.execute(DDL)
             scenario.prepare(site)
             # Folders are told apart by their names.
             (site.settings.root / "landing").mkdir(exist_ok=True)
+        self._place.rename(self.folder / template)
 
     @contextmanager
-    def _open(self, scenario: Scenario, name: str) -> Iterator[Site]:
-        folder = self.folder / name
+    def _open(self, scenario: Scenario, database: Database) -> Iterator[Site]:
+        folder = self._place
         (folder / "feeds").mkdir(parents=True, exist_ok=True)
         settings = Settings(home=folder / "home", feeds=folder / "feeds")
-        database = Database(self.server.url(name))
         with database.connect("test") as connection:
             yield Site(database, settings, scenario.feed, connection)
 
@@ -210,7 +223,7 @@ def _main(
     recorder = Recorder()
     fate = None
     if at is not None:
-        fate = Fate(*at, server.url("postgres"), lambda: crash(server))
+        fate = Fate(*at, server.url("postgres"), lambda: crash(server), backup_of(settings))
     with database.connect("test") as connection:
         watch = Watch(fate or recorder, settings.home)
         watch.start()
@@ -224,12 +237,18 @@ def _main(
     told.send(Ended(how, message, struck, tuple(recorder.steps), frozenset(watch.texts)))
 
 
-def content(site: Site) -> list[Any]:
-    """Give all rows, without their stamps."""
-    return [site.sql(_CONTENT.format(table)) for table in _TABLES]
+def content(site: Site, scenario: Scenario) -> list[Any]:
+    """Give all rows, without their stamps, and what else changes with them."""
+    also = [site.sql(scenario.also)] if scenario.also else []
+    return [*(site.sql(_CONTENT.format(table)) for table in _TABLES), *also]
 
 
-def require_true(site: Site, before: list[Any], after: list[Any]) -> bool:
+def backup_of(settings: Settings) -> Path:
+    """Say where a backup has what was taken away of bags."""
+    return settings.root / "backup"
+
+
+def require_true(site: Site, scenario: Scenario, before: list[Any], after: list[Any]) -> bool:
     """Check that nothing is half-visible, the books balance and the ledger tells the truth.
 
     Returns:
@@ -237,7 +256,7 @@ def require_true(site: Site, before: list[Any], after: list[Any]) -> bool:
     """
     # What a killed client's backend still does, it does within its transaction.
     _wait_for_others(site)
-    now = content(site)
+    now = content(site, scenario)
     assert now in (before, after), "half-visible"
     history = site.history()
     in_force = [batch for batch in history if batch.status in IN_FORCE]
@@ -258,7 +277,7 @@ def require_true(site: Site, before: list[Any], after: list[Any]) -> bool:
         " USING (batch_id) WHERE s.status = 'SUCCESS' AND s.stage IN ('validate', 'archive')"
     )
     assert {status for status, _ in done} <= {
-        "SUCCESS", "PARTIAL_SUCCESS", "SUPERSEDED", "ROLLED_BACK",
+        "SUCCESS", "PARTIAL_SUCCESS", "SUPERSEDED", "ROLLED_BACK", "ARCHIVED",
     }  # fmt: skip
     return bool(now == after)
 
@@ -272,12 +291,10 @@ def require_clean(site: Site) -> None:
             assert batch.status in {"SUCCESS", "PARTIAL_SUCCESS"}, batch
             proven = verify(site, batch)
             assert {table.status for table in proven.tables} <= {"VALID", "SUCCESS"}, proven
-    unended = "SELECT count(*) FROM batch_audit.batch_stage WHERE status = 'IN_PROGRESS'"
-    assert site.count(unended) == 0
-    assert site.count("SELECT count(*) FROM batch_audit.batch_lease WHERE released_at IS NULL") == 0
+    for unended in _UNENDED:
+        assert site.count(unended) == 0, unended
     tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'batch_staging'::regnamespace"
     assert site.count(tables) == 0
-    assert site.count("SELECT count(*) FROM batch_audit.staged_table") == 0
     staging = site.settings.staging
     left = {path.name for path in (staging.iterdir() if staging.exists() else [])}
     # A retry may go on with one that was cancelled.
@@ -288,10 +305,27 @@ def require_clean(site: Site) -> None:
     known = [a for each in history for a in archives.of_batch(site.connection, each.batch_id)]
     assert bags == {Path(archived.place).name for archived in known}
     _wait_for_others(site)
+    found = verify_audit(site.connection, site.settings.anchors_folder)
+    assert found.status == "SUCCESS", found
     locks = (
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM"
     )
     assert site.count(f"{locks} pg_database WHERE datname = current_database())") == 0
+
+
+def require_kept(
+    site: Site, scenario: Scenario, before: frozenset[str], after: frozenset[str]
+) -> frozenset[str]:
+    """Check that nothing is lost, and nothing there that should not be.
+
+    Returns:
+        What is kept.
+    """
+    now = frozenset() if scenario.kept is None else scenario.kept(site)
+    lost, too_much = sorted((before & after) - now), sorted(now - (before | after))
+    assert not lost, ("in neither place", len(lost), lost[:5])
+    assert not too_much, ("nobody should have it", len(too_much), too_much[:5])
+    return now
 
 
 def _wait_for_others(site: Site) -> None:
@@ -310,7 +344,7 @@ def again(site: Site, scenario: Scenario, *, resume: bool) -> None:
         resume: Whether to go on from the stage that failed, as a retry of Dagster's does, where a batch
             of the run has come so far; else all of it.
     """
-    for batch in site.history()[-1:] if resume and scenario.stages else []:
+    for batch in site.history()[-1:] if resume and scenario.resumes else []:
         ended = stages.of_batch(site.connection, batch.batch_id)
         done = [stage for stage in STAGES if stage in ended and ended[stage].status == "SUCCESS"]
         if done and len(done) < len(STAGES) and batch.duplicate_of is None:
@@ -320,9 +354,12 @@ def again(site: Site, scenario: Scenario, *, resume: bool) -> None:
         scenario.act(site, Watch(Recorder(), site.settings.home), new_id())
     except BatchError as error:
         # Where somebody has removed what nobody else has, an error says so, and what to do instead.
-        if "--force" not in str(error):
+        if "from a backup" in str(error) and restore_backup(backup_of(site.settings)):
+            scenario.act(site, Watch(Recorder(), site.settings.home), new_id())
+        elif "--force" in str(error):
+            site.run(force=True)
+        else:
             raise
-        site.run(force=True)
 
 
 __all__ = [
@@ -333,6 +370,7 @@ __all__ = [
     "again",
     "content",
     "require_clean",
+    "require_kept",
     "require_true",
     "run",
 ]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Kind = Literal["commit", "statement", "write", "read"]
 
 CHANGING = re.compile(
-    r"\s*(?:WITH\b.*?\b)?(INSERT\s+INTO|UPDATE|DELETE\s+FROM|MERGE\s+INTO|TRUNCATE|COPY"
+    r"\s*(?:WITH\b.*?\b)?(INSERT\s+INTO|UPDATE|DELETE\s+FROM|MERGE\s+INTO|TRUNCATE|COPY|GRANT|REVOKE"
     r"|(?:ALTER|CREATE|DROP)\s+(?:(?:UNLOGGED|UNIQUE)\s+)?\w+)\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?([\w.\"]+)?",
     re.DOTALL,
 )
@@ -135,8 +135,9 @@ class Watch:
         BaseTransaction._commit_gen = watched  # type: ignore[method-assign,assignment]
 
     def _watch_statements(self) -> None:
-        execute, executemany, copy = (
+        execute, executemany, copy, stream = (
             psycopg.Cursor.execute, psycopg.Cursor.executemany, psycopg.Cursor.copy,
+            psycopg.Cursor.stream,
         )  # fmt: skip
 
         def executing(cursor: Any, query: Any, *rest: Any, **more: Any) -> Any:
@@ -152,9 +153,14 @@ class Watch:
             with self._around(cursor.connection, query), copy(cursor, query, *rest, **more) as it:
                 yield it
 
+        def streaming(cursor: Any, query: Any, *rest: Any, **more: Any) -> Iterator[Any]:
+            with self._around(cursor.connection, query):
+                yield from stream(cursor, query, *rest, **more)
+
         psycopg.Cursor.execute = executing  # type: ignore[method-assign,assignment]
         psycopg.Cursor.executemany = executing_many  # type: ignore[method-assign,assignment]
         psycopg.Cursor.copy = copying  # type: ignore[method-assign,assignment]
+        psycopg.Cursor.stream = streaming  # type: ignore[method-assign,assignment]
 
     @contextmanager
     def _around(self, connection: Any, query: Any) -> Iterator[None]:

@@ -18,18 +18,18 @@ from tests.engine.reliability.test_kill_matrix import arena, in_peace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.engine.reliability.scenarios import Scenario
+    from tests.engine.reliability.scenario import Scenario
     from tests.engine.reliability.test_kill_matrix import Peace
 
 __all__ = ["arena", "in_peace"]
 
 _VERDICT = "the word of a stage that has failed, in one transaction with its end"
+_SERVER = "of the whole server; looked for again at each upgrade: tests/engine/roles/test_settle.py"
+_BACK = "one transaction of `db downgrade`: tests/engine/roles/test_settle.py"
 _SESSION = "of the session alone"
 ENGINE = Path(batch_pipelines.engine.__file__).parent
 NOT_IN_THE_MATRIX = {
     "adoption/": "killed at each of its failpoints in tests/engine/adoption",
-    "audit/rebuild": "made anew from the trail, in one transaction, on request",
-    "lineage/": "told again where it is not known to be told",
     "alerts/": "an outbox, which tells again what it does not know to be told: tests/engine/alerts",
     "monitoring/": "judged anew at each tick",
     "ledger/thresholds": "judged anew at each tick",
@@ -38,7 +38,6 @@ NOT_IN_THE_MATRIX = {
     "ledger/reconciliations": "a log of what another system has loaded; it changes nothing else",
     "reconciliation/": "an index, made on request",
     "ledger/compliance_reports": "a report, written as a whole",
-    "ledger/restores": "restores have tests of their own",
     "ledger/verifications": "a log, one statement",
     "ledger/archives: UPDATE": "what was found of a bag, one statement",
     "ledger/batches: UPDATE batch_audit.import_history SET rejected_records": _VERDICT,
@@ -51,8 +50,13 @@ NOT_IN_THE_MATRIX = {
     "postgres/migrate": "each revision is a transaction: tests/engine/postgres/test_migrate.py",
     "postgres/server": "done again at each start: tests/engine/postgres/test_server.py",
     "rerun/requests": "one statement, of a person",
-    "roles/": "settled anew at each upgrade",
-    "retention/": "has a kill matrix of its own",
+    "roles/settle: CREATE ROLE": _SERVER,
+    "roles/settle: DROP ROLE": _SERVER,
+    "roles/settle: GRANT {} TO CURRENT_USER": _SERVER,
+    "roles/settle: CREATE SCHEMA": "of Dagster's storage; looked for again at each upgrade",
+    "roles/settle: GRANT USAGE, CREATE": "in one transaction with that schema",
+    "roles/settle: REASSIGN": _BACK,
+    "roles/settle: REVOKE ALL": _BACK,
     "rollback/approval": "one statement each, of two people",
     "rollback/chains": "of images of images: tests/engine/rollback/test_course.py",
     "rollback/undo": "more forms of what is attacked: tests/engine/rollback/test_corrections.py",
@@ -61,7 +65,8 @@ NOT_IN_THE_MATRIX = {
 }
 """Modules, or beginnings of statements in them, and why the matrix does not attack them."""
 _VERBS = re.compile(
-    r"\s*(?:INSERT INTO|UPDATE|DELETE FROM|MERGE INTO|TRUNCATE|COPY|ALTER|CREATE|DROP)"
+    r"\s*(?:WITH [\s\S]*?\b)?(?:INSERT INTO|UPDATE|DELETE FROM|MERGE INTO|TRUNCATE|COPY|ALTER|CREATE"
+    r"|DROP|GRANT|REVOKE|REASSIGN)"
     r"\s+(?!COLUMN\b|NOT\b|DEFAULT\b)[\w{\"]"
 )
 # Of the session alone: gone with it, whatever happens.
