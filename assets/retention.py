@@ -9,9 +9,13 @@ import pydantic
 
 from assets.common import Cell, table
 from batch_pipelines.engine.errors import BatchError
+from batch_pipelines.engine.retention import trail
 from batch_pipelines.engine.retention.course import Result, Retention, require_done
 from batch_pipelines.engine.retention.plan import Found, Planner
 from batch_pipelines.engine.retention.record import Chunk, Course, of_run
+from batch_pipelines.engine.retention.site import read_site
+from batch_pipelines.engine.retention.trail import MonthDone
+from batch_pipelines.engine.retention.trail_plan import DueMonth, due_months
 from resources.archived import retire_keys, tell_archived
 from resources.batches import Batches, requester
 
@@ -40,8 +44,10 @@ def plan_retention_op(
     context: dg.OpExecutionContext, config: RetentionConfig, batches: dg.ResourceParam[Batches]
 ) -> int:
     """Plan; hand on how much is to go."""
+    planner = _planner(batches)
     with batches.connect("retention plan") as connection:
-        found = _planner(batches).plan(connection, config.feed or None)
+        found = planner.plan(connection, config.feed or None)
+        months = () if config.feed else due_months(connection, planner)
     going = [item for item in found if item.goes]
     context.add_output_metadata(
         {
@@ -50,6 +56,7 @@ def plan_retention_op(
             "bytes due": sum(item.bytes for item in going),
             "goes": table(_going(going)),
             "stays": table(_staying(item for item in found if not item.goes)),
+            "audit trail": table(_months(months)),
             "dry run": config.dry_run,
         }
     )
@@ -106,6 +113,7 @@ def report_retention_op(
         return
     with batches.connect("retention report") as connection:
         chunks = of_run(connection, context.run.run_id)
+        months = trail.of_run(connection, context.run.run_id)
     context.add_output_metadata(
         {
             **{
@@ -113,16 +121,19 @@ def report_retention_op(
                 for state in ("DELETED", "KEPT", "FAILED")
             },
             "done": table(_done(chunks)),
+            "audit trail": table(_months_done(months)),
         }
     )
     try:
-        require_done(Result((), chunks))
+        require_done(Result((), chunks, months))
     except BatchError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
 
 
 def _planner(batches: Batches) -> Planner:
-    return Planner(batches.feeds(), batches.settings.regulations, dt.datetime.now(dt.UTC))
+    settings = batches.settings
+    now, site = dt.datetime.now(dt.UTC), read_site(settings.retention)
+    return Planner(batches.feeds(), settings.regulations, now, site)
 
 
 def _course(context: dg.OpExecutionContext) -> Course:
@@ -165,6 +176,30 @@ def _done(chunks: Iterable[Chunk]) -> Iterable[dict[str, Cell]]:
             "state": chunk.state,
             "archived in": chunk.place or "",
             "why": chunk.reason or "",
+        }
+
+
+def _months(months: Iterable[DueMonth]) -> Iterable[dict[str, Cell]]:
+    for month in months:
+        yield {
+            "month": month.name,
+            "entries": month.entries,
+            "bytes": month.bytes,
+            "rule": month.rule,
+            "legal source": month.legal_source,
+            "due since": f"{month.due_at:%Y-%m-%d}",
+            "kept by": "; ".join(month.kept_by),
+        }
+
+
+def _months_done(months: Iterable[MonthDone]) -> Iterable[dict[str, Cell]]:
+    for month in months:
+        yield {
+            "month": month.month,
+            "state": month.state,
+            "entries": month.entries,
+            "archived in": month.place or "",
+            "why": month.reason or "",
         }
 
 

@@ -25,6 +25,8 @@ def verify_audit_op(context: dg.OpExecutionContext, batches: dg.ResourceParam[Ba
                 "anchored up to": found.anchored,
                 "not anchored": found.exposed,
                 "batches": found.batches,
+                "months sealed": found.segments,
+                "entries of removed months": found.not_read,
                 "findings": table(
                     {"entry": each.seq, "what": each.kind, "found": each.message}
                     for each in found.findings

@@ -9,6 +9,7 @@ import typer
 
 from batch_pipelines.cli.batches import opened_ledger
 from batch_pipelines.cli.show import print_json, print_table, say
+from batch_pipelines.engine.audit.segment_bags import SegmentBags
 from batch_pipelines.engine.audit.verify import verify_audit
 from batch_pipelines.engine.settings import load_settings
 
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 _DOES_NOT_HOLD = 1
 
 
-def verify_trail(folder: Path | None, *, json: bool) -> None:
+def verify_trail(folder: Path | None, *, removed: bool, json: bool) -> None:
     """Verify the audit trail and say what was found.
 
     Args:
         folder: Folder of anchors; None for the one of the settings.
+        removed: Whether to read removed months where their bags stand, too.
         json: Whether to print JSON.
 
     Raises:
@@ -34,8 +36,10 @@ def verify_trail(folder: Path | None, *, json: bool) -> None:
     if folder is not None and not folder.is_dir():
         message = f"{folder} is no folder of anchors."
         raise typer.BadParameter(message)
+    settings = load_settings()
+    place = folder or settings.anchors_folder
     with opened_ledger() as connection:
-        found = verify_audit(connection, folder or load_settings().anchors_folder)
+        found = verify_audit(connection, place, SegmentBags(settings, place, everywhere=removed))
     if json:
         print_json(asdict(found) | {"status": found.status, "exposed": found.exposed})
     else:
@@ -58,6 +62,11 @@ def _print(found: AuditVerification) -> None:
             ["entry", "what", "found"],
             [[str(each.seq or ""), each.kind, each.message] for each in found.findings],
         )
+    if found.segments:
+        say(
+            f"{found.segments:,} months are sealed; of removed ones {found.from_bags:,} entries were "
+            f"read from their bags{_unread(found)}."
+        )
     if found.anchored:
         say(f"Anchored up to entry {found.anchored} of {found.anchored_at}.")
     if found.exposed:
@@ -65,3 +74,9 @@ def _print(found: AuditVerification) -> None:
             f"{found.exposed:,} entries after that stand in no anchor: somebody with the rights of a "
             "superuser could have changed these without a trace."
         )
+
+
+def _unread(found: AuditVerification) -> str:
+    if not found.not_read:
+        return ""
+    return f", and {found.not_read:,} were not: only their seals hold (--removed reads them)"

@@ -15,6 +15,8 @@ from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.retention.course import Result, Retention
 from batch_pipelines.engine.retention.plan import Planner
 from batch_pipelines.engine.retention.record import Course
+from batch_pipelines.engine.retention.site import read_site
+from batch_pipelines.engine.retention.trail_plan import due_months
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.instance import open_instance, prepared
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.postgres.database import Database
     from batch_pipelines.engine.retention.plan import Found
+    from batch_pipelines.engine.retention.trail_plan import DueMonth
 
 _FAILED, _PARTIAL = 1, 3
 
@@ -39,30 +42,41 @@ def retention(
     """Archive what is due by the feeds' rules, read it back, and only then delete it."""
     settings = load_settings()
     feeds = load_feeds(settings.feeds)
-    planner = Planner(feeds, settings.regulations, dt.datetime.now(dt.UTC))
+    now, site = dt.datetime.now(dt.UTC), read_site(settings.retention)
+    planner = Planner(feeds, settings.regulations, now, site)
     with prepared(settings) as database:
         with database.connect("retention plan") as connection:
             require_current(connection)
             plan = planner.plan(connection, feed)
+            months = due_months(connection, planner) if feed is None else ()
         if dry_run:
             if json:
-                print_json({"dry_run": True, "plan": plan, "chunks": []})
+                print_json(
+                    {"dry_run": True, "plan": plan, "chunks": [], "trail": months, "months": []}
+                )
             else:
                 _print_plan(plan)
+                _print_months(months)
             return
         course = Course(str(uuid.uuid4()), f"{user()} (command line)")
         result = Retention(database, settings, planner, course).run(feed)
         _tell_dagster(database, feeds, planner, course, result)
     if json:
-        print_json({"dry_run": False, "plan": result.plan, "chunks": result.chunks})
+        print_json(
+            {
+                "dry_run": False, "plan": result.plan, "chunks": result.chunks, "trail": months,
+                "months": result.months,
+            }
+        )  # fmt: skip
     else:
         _print_plan([item for item in result.plan if not item.goes])
+        _print_months([month for month in months if not month.goes])
         _print_result(result)
-    failed = result.of_state("FAILED")
-    for chunk in failed:
-        complain(f"{chunk.name} {chunk.data_class}: {chunk.reason}")
-    if failed:
-        raise typer.Exit(_PARTIAL if result.of_state("DELETED") else _FAILED)
+    for failure in result.failures:
+        complain(failure)
+    if result.failures:
+        gone = [month for month in result.months if month.state == "REMOVED"]
+        raise typer.Exit(_PARTIAL if result.of_state("DELETED") or gone else _FAILED)
 
 
 def _tell_dagster(
@@ -106,7 +120,26 @@ def _print_plan(plan: Sequence[Found]) -> None:
         )  # fmt: skip
 
 
+def _print_months(months: Sequence[DueMonth]) -> None:
+    if months:
+        print_table(
+            "The audit trail",
+            ["month", "entries", "bytes", "rule", "legal source", "due since", "kept by"],
+            [
+                [m.name, m.entries, m.bytes, m.rule, m.legal_source, f"{m.due_at:%Y-%m-%d}",
+                 "; ".join(m.kept_by)]
+                for m in months
+            ],
+        )  # fmt: skip
+
+
 def _print_result(result: Result) -> None:
+    if result.months:
+        print_table(
+            "The audit trail: done",
+            ["month", "state", "entries", "archived in", "why"],
+            [[m.month, m.state, m.entries, m.place, m.reason] for m in result.months],
+        )
     if not result.chunks:
         say("Nothing was to go.")
         return

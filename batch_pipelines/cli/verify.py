@@ -45,6 +45,10 @@ def verify(
     anchors: Annotated[
         Path | None, typer.Option(help="With --audit: folder of anchors, if another than the own.")
     ] = None,
+    removed: Annotated[
+        bool,
+        typer.Option("--removed", help="With --audit: read removed months where their bags stand."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Prove batches again, against the tables of today."""
@@ -54,8 +58,10 @@ def verify(
         raise typer.BadParameter("--feed goes with --all or --sample.")
     if anchors is not None and not audit:
         raise typer.BadParameter("--anchors goes with --audit.")
+    if removed and not audit:
+        raise typer.BadParameter("--removed goes with --audit.")
     if audit:
-        verify_trail(anchors, json=json)
+        verify_trail(anchors, removed=removed, json=json)
         return
     _verify_batches(batch, sample, feed, json=json)
 

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         runs_at_once: How many runs are in progress at once; the others wait in Dagster's queue.
         alerts: The channels that alerts are sent to; see `engine.alerts.channels`.
         monitor: File that says how all batches together are watched; None stands for the default.
+        retention: File that says how long the audit trail is kept; None keeps it for ever.
         archive: Where bags stand: a folder, or `s3://BUCKET/PREFIX`; None for one below `home`.
         anchors: Folder for anchors of the audit trail; None for one below `home`.
         user_header: Header in which a proxy before Dagster's web server says who made a request.
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     # A run is a process of about 300 MB and one busy core; more at once only wait for each other.
     runs_at_once: int = pydantic.Field(default=max(2, os.cpu_count() or 2), ge=1)
     monitor: Path | None = None
+    retention: Path | None = None
     archive: str | None = None
     anchors: Path | None = None
     user_header: str | None = None
@@ -91,7 +93,7 @@ class Settings(BaseSettings):
 
     @pydantic.field_validator(
         *("database_url", "dagster_url", "alerts", "monitor", "archive", "anchors", "archive_key"),
-        *("reports_url", "user_header"),
+        *("reports_url", "retention", "user_header"),
         mode="before",
     )
     @classmethod
@@ -139,7 +141,7 @@ class Settings(BaseSettings):
             return value if value is None else checked_place(value)
         return str(Path(value).expanduser().resolve())
 
-    @pydantic.field_validator("home", "feeds", "monitor", "anchors")
+    @pydantic.field_validator("home", "feeds", "monitor", "anchors", "retention")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()

@@ -8,7 +8,7 @@ name, or lacks the file that seals it.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from batch_pipelines.engine.errors import ArchiveError, DeliveryError
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_pipelines.engine.places.place import Readable
+
+
+TRAIL: Final = "audit-trail"
+"""In place of FEED: months of the audit trail. No feed has such a name."""
 
 
 class Draft(Protocol):

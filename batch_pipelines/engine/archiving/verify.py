@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from batch_pipelines.engine.alerts import Alert, raise_alert, resolve
+from batch_pipelines.engine.archiving.archives import TRAIL
 from batch_pipelines.engine.archiving.choosing import address_of, archive_of, open_archive, place_of
 from batch_pipelines.engine.archiving.fixity import check_fixity
 from batch_pipelines.engine.errors import ArchiveError
@@ -190,7 +191,9 @@ class ArchiveVerifier:
                     why = ("nothing of it is there",)
                     yield self._noted(connection, record, "MISSING", why, 0, 0)
             for place, bag in bags.items():
-                if place not in known and feed in {None, _of_place(place)[0]}:
+                # Months of the audit trail are `verify --audit --removed`'s.
+                mine = not bag.startswith(f"{TRAIL}/")
+                if mine and place not in known and feed in {None, _of_place(place)[0]}:
                     yield self._unknown(connection, archive, bag)
 
     def _archive(self, feed: str) -> Archive:

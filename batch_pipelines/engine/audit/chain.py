@@ -1,7 +1,8 @@
-"""Walking the chain: every entry against its own hash, the one before it, and anchors."""
+"""Walking the chain: each entry against its hash, the one before it, its month's seal, and anchors."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.audit.anchors import Anchor
     from batch_pipelines.engine.audit.entry import Entry
+    from batch_pipelines.engine.audit.segments import Segment
 
 Kind = Literal[
     "edited", "unlinked", "gap", "fork", "truncated", "head", "anchor", "pending", "unprotected", "root",
@@ -34,27 +36,30 @@ class Finding:
 
 @dataclass
 class Walk:
-    """A walk along the chain, from its beginning or from what is left of it.
+    """A walk along the chain, from its beginning.
 
     Attributes:
         after: Number of the entry before the first one that must be there; 0 of a whole chain.
         hash: The hash that the first one has to refer to.
         anchors: Hashes by the number of the entry, as anchors have them.
+        sealed: The sealed months by the number of their last entry.
         keep: How many findings are kept; all are counted.
     """
 
     after: int
     hash: bytes
     anchors: Mapping[int, Iterable[str]]
+    sealed: Mapping[int, Segment] = field(default_factory=dict)
     keep: int = 100
     findings: list[Finding] = field(default_factory=list)
     count: int = 0
     entries: int = 0
     confirmed: int = 0
-    _broken: bool = False
+    skipped: int = 0
+    _root: bytes = b""
 
     def __post_init__(self) -> None:
-        self.first = self.after + 1
+        self._begins = {segment.first_seq for segment in self.sealed.values()}
 
     def step(self, entry: Entry) -> None:
         """Take the next entry, by number."""
@@ -76,8 +81,27 @@ class Walk:
                 "is not what was appended: its fields do not have its hash"
             )
             self._find(entry.seq, "edited", message)
-        self._hold_to_anchors(entry)
+        self._hold_to_anchors(entry.seq, entry.hash)
         self.after, self.hash = max(self.after, entry.seq), entry.hash
+        self._hold_to_seal(entry)
+
+    def skip(self, segment: Segment) -> None:
+        """Pass over a month whose entries have left the database, by what is kept of it."""
+        if segment.first_seq > self.after + 1:
+            missing = _range(self.after + 1, segment.first_seq - 1)
+            self._find(self.after + 1, "gap", f"{missing} missing, {segment.name} is the next")
+        elif segment.first_seq <= self.after:
+            message = f"{segment.name} was removed, and there is an entry {self.after}"
+            self._find(segment.first_seq, "fork", message)
+        elif segment.first_prev_hash != self.hash:
+            message = (
+                f"the sealed month {segment.name} does not follow what stands before it: it refers to "
+                f"{_short(segment.first_prev_hash)}, found {_short(self.hash)}"
+            )
+            self._find(segment.first_seq, "unlinked", message)
+        self.skipped += segment.entries
+        self._hold_to_anchors(segment.last_seq, segment.last_hash)
+        self.after, self.hash = max(self.after, segment.last_seq), segment.last_hash
 
     def end(self, head: Anchor) -> None:
         """Compare the end with what the ledger, and each anchor, say it is or was."""
@@ -103,19 +127,35 @@ class Walk:
         if len(self.findings) < self.keep:
             self.findings.append(finding)
 
-    def _hold_to_anchors(self, entry: Entry) -> None:
-        for expected in self.anchors.get(entry.seq, ()):
-            if expected == entry.hash.hex():
-                self.confirmed = max(self.confirmed, entry.seq)
+    def _hold_to_anchors(self, seq: int, found: bytes) -> None:
+        for expected in self.anchors.get(seq, ()):
+            if expected == found.hex():
+                self.confirmed = max(self.confirmed, seq)
             else:
                 message = (
-                    f"entry {entry.seq} is not the one that was anchored: expected hash "
-                    f"{expected[:16]}, found {_short(entry.hash)}; it, or one before it, was changed"
+                    f"entry {seq} is not the one that was anchored: expected hash "
+                    f"{expected[:16]}, found {_short(found)}; it, or one before it, was changed"
                 )
-                self._find(entry.seq, "anchor", message)
+                self._find(seq, "anchor", message)
+
+    def _hold_to_seal(self, entry: Entry) -> None:
+        self._root = add_to_root(b"" if entry.seq in self._begins else self._root, entry.hash)
+        segment = self.sealed.get(entry.seq)
+        if segment is not None and segment.root != self._root:
+            message = (
+                f"the month {segment.name}, entries {segment.first_seq} to {segment.last_seq}, does not "
+                f"have the root with which it was sealed: expected {_short(segment.root)}, found "
+                f"{_short(self._root)}"
+            )
+            self._find(segment.first_seq, "segment", message)
 
     def _find(self, seq: int, kind: Kind, message: str) -> None:
         self.add(Finding(seq, kind, message))
+
+
+def add_to_root(root: bytes, digest: bytes) -> bytes:
+    """Add the hash of the next entry to the root of a month; that of none is empty."""
+    return hashlib.sha256(root + digest).digest()
 
 
 def _range(first: int, last: int) -> str:

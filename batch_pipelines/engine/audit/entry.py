@@ -22,11 +22,20 @@ _NULL = b"\xff\xff\xff\xff"
 _AT_ONCE = 2000
 
 # jsonb as PostgreSQL writes it: its text is what is hashed, whatever a number means to Python.
-_ALL = """
+_ENTRIES = """
 SELECT seq, prev_hash, hash, created_at, principal_id, action, status, resource_type, resource_id,
        correlation_id, session_context::text, compliance_context::text, details::text
-FROM batch_audit.audit_event ORDER BY seq, created_at
+FROM batch_audit.audit_event
 """
+_ALL = _ENTRIES + "ORDER BY seq, created_at"
+_OF_MONTH = (
+    _ENTRIES
+    + """
+WHERE created_at >= %(month)s::timestamp AT TIME ZONE 'UTC'
+    AND created_at < (%(month)s::date + interval '1 month') AT TIME ZONE 'UTC'
+ORDER BY seq
+"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +93,19 @@ def framed(value: bytes | None) -> bytes:
     return _NULL if value is None else struct.pack(">i", len(value)) + value
 
 
-def entries(connection: Connection) -> Iterator[Entry]:
-    """Read the whole audit trail, a piece at a time.
+def entries(connection: Connection, month: dt.date | None = None) -> Iterator[Entry]:
+    """Read the audit trail, a piece at a time.
 
     Args:
         connection: A connection inside a transaction.
+        month: First day of a month, to read that one; None for all.
 
     Yields:
         The entries that are in the database, by number.
     """
     with connection.cursor("audit_entries", row_factory=class_row(Entry)) as cursor:
         cursor.itersize = _AT_ONCE
-        yield from cursor.execute(_ALL)
+        if month is None:
+            yield from cursor.execute(_ALL)
+        else:
+            yield from cursor.execute(_OF_MONTH, {"month": month})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,8 @@ from batch_pipelines.engine.alerts import Alert, raise_alert
 from batch_pipelines.engine.audit import anchors, batches
 from batch_pipelines.engine.audit.chain import Finding, Walk
 from batch_pipelines.engine.audit.entry import entries
-from batch_pipelines.engine.errors import AuditError
+from batch_pipelines.engine.audit.segments import Segment, differences, segments
+from batch_pipelines.engine.errors import ArchiveError, AuditError
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_pipelines.engine.audit.anchors import Anchor
+    from batch_pipelines.engine.audit.segment_bags import SegmentBags
     from batch_pipelines.engine.postgres.database import Connection
 
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
@@ -32,9 +35,10 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL unnest(CASE
     WHEN c.relname = 'audit_pending' THEN '{chain_event}'::text[]
     WHEN c.relname = 'audit_head' THEN '{append_only,step_on}'
+    WHEN c.relname = 'audit_segment' THEN '{append_only,remove_once}'
     ELSE '{append_only,append_only_truncate}' END) AS missing (name)
 WHERE n.nspname = 'batch_audit' AND (
-        c.relname IN ('audit_pending', 'audit_head', 'audit_event')
+        c.relname IN ('audit_pending', 'audit_head', 'audit_event', 'audit_segment')
         OR c.oid IN (SELECT inhrelid FROM pg_inherits
                      WHERE inhparent = 'batch_audit.audit_event'::regclass))
     AND NOT EXISTS (SELECT FROM pg_trigger t
@@ -61,6 +65,9 @@ class AuditVerification:
         problems: How many there are in all.
         batches: Batches in the ledger, compared with what the trail says of them.
         at_work: Of these, those that a run is at work on, which were not compared.
+        segments: Months that are over and sealed.
+        from_bags: Of the entries that were read, those of removed months, from their bags.
+        not_read: Entries of removed months that were not read: of these only the seal holds.
         seconds: Time it took.
     """
 
@@ -76,6 +83,9 @@ class AuditVerification:
     problems: int
     batches: int
     at_work: int
+    segments: int
+    from_bags: int
+    not_read: int
     seconds: float
 
     @property
@@ -89,12 +99,15 @@ class AuditVerification:
         return max(0, self.last - self.anchored)
 
 
-def verify_audit(connection: Connection, folder: Path) -> AuditVerification:
+def verify_audit(
+    connection: Connection, folder: Path, bags: SegmentBags | None = None
+) -> AuditVerification:
     """Verify the audit trail, in one snapshot that disturbs nobody.
 
     Args:
         connection: A connection in autocommit mode.
         folder: The folder of anchors.
+        bags: Where entries of removed months are read from; without, by their seals alone.
 
     Returns:
         What was found.
@@ -104,15 +117,18 @@ def verify_audit(connection: Connection, folder: Path) -> AuditVerification:
     """
     with connection.transaction():
         connection.execute(_SNAPSHOT)
-        return examine(connection, folder)
+        return examine(connection, folder, bags)
 
 
-def examine(connection: Connection, folder: Path) -> AuditVerification:
+def examine(
+    connection: Connection, folder: Path, bags: SegmentBags | None = None
+) -> AuditVerification:
     """Verify the audit trail as a transaction sees it.
 
     Args:
         connection: A connection inside a transaction.
         folder: The folder of anchors.
+        bags: Where entries of removed months are read from; without, by their seals alone.
 
     Returns:
         What was found.
@@ -123,13 +139,23 @@ def examine(connection: Connection, folder: Path) -> AuditVerification:
     began = time.perf_counter()
     head = anchors.head(connection)
     known = anchors.read(folder, head.ledger_id)
-    walk = Walk(0, genesis(head.ledger_id), _by_entry(known))
-    first = None
+    sealed = segments(connection)
+    walk = Walk(
+        0, genesis(head.ledger_id), _by_entry(known), {each.last_seq: each for each in sealed}
+    )
+    removed = deque(each for each in sealed if each.removed_at is not None)
+    first, from_bags = None, 0
     for entry in entries(connection):
         first = entry.seq if first is None else first
+        while removed and removed[0].first_seq <= entry.seq:
+            from_bags += _pass_removed(walk, removed.popleft(), bags)
         walk.step(entry)
+    for segment in removed:
+        from_bags += _pass_removed(walk, segment, bags)
     walk.end(head)
     _look_at_protection(connection, walk)
+    for finding in differences(connection):
+        walk.add(finding)
     for finding in batches.differences(connection):
         walk.add(finding)
     of_batches = batches.compared(connection)
@@ -148,6 +174,9 @@ def examine(connection: Connection, folder: Path) -> AuditVerification:
         problems=walk.count,
         batches=of_batches.batches,
         at_work=of_batches.at_work,
+        segments=len(sealed),
+        from_bags=from_bags,
+        not_read=walk.skipped,
         seconds=time.perf_counter() - began,
     )
 
@@ -184,6 +213,25 @@ def require_holds(connection: Connection, found: AuditVerification) -> None:
 def genesis(ledger_id: str) -> bytes:
     """Give what the first entry of a ledger refers to: the SHA-256 of the ledger's id."""
     return hashlib.sha256(uuid.UUID(ledger_id).bytes).digest()
+
+
+def _pass_removed(walk: Walk, segment: Segment, bags: SegmentBags | None) -> int:
+    """Walk over a removed month, through its bag where one is to be read; give how many entries."""
+    try:
+        if bags is None or not bags.has(segment):
+            walk.skip(segment)
+            return 0
+        with bags.entries(segment) as found:
+            # All of the bag was proven before the first one comes.
+            number = 0
+            for entry in found:
+                walk.step(entry)
+                number += 1
+            return number
+    except ArchiveError as error:
+        walk.add(Finding(segment.first_seq, "segment", f"the bag of {segment.name}: {error}"))
+        walk.skip(segment)
+        return 0
 
 
 def _by_entry(known: Iterable[Anchor]) -> dict[int, set[str]]:

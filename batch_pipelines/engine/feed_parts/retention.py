@@ -62,11 +62,41 @@ class PartitionPeriod(Part):
     keep: Period = pydantic.Field(description="90 days, 6 months, 7 years")
 
 
+class TrailRule(Part):
+    """How long months of the audit trail are kept, which is all feeds'.
+
+    Attributes:
+        keep: The period, in days, months or years of the calendar.
+        legal_source: The law, contract or policy that says so.
+        cut_off: What the period counts from: the end of the `month`, or when it was `sealed`.
+    """
+
+    keep: Period = pydantic.Field(description="90 days, 6 months, 7 years")
+    legal_source: str = pydantic.Field(
+        min_length=1, description="the law, contract or policy that says so"
+    )
+    cut_off: Literal["month", "sealed"] = pydantic.Field(
+        default="month", description="what the period counts from"
+    )
+
+
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, dict | Rule) else value
+    return [value] if isinstance(value, dict | Rule | TrailRule) else value
 
 
 Rules = Annotated[tuple[Rule, ...], pydantic.BeforeValidator(_listed)]
+
+
+class SiteRetention(Part):
+    """What is no single feed's: the file that the settings name.
+
+    Attributes:
+        audit_trail: Rules of the months of the audit trail; without one it is kept for ever.
+    """
+
+    audit_trail: Annotated[tuple[TrailRule, ...], pydantic.BeforeValidator(_listed)] = (
+        pydantic.Field(default=(), description="months of the audit trail that are over")
+    )
 
 
 class Retention(Part):

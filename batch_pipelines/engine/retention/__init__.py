@@ -9,6 +9,8 @@ In the order of the data:
 - `deleting`: the transaction that looks at everything once more, and deletes.
 - `record`: how far it came, and its events.
 - `course`: all of that, a class of data of a batch at a time; read this first.
+- `trail_plan`, `trail`: months of the audit trail, which is all feeds': sealed, and removed as a whole.
+- `site`: their rules, from a file of their own.
 - `partitions`: which keys Dagster need not know any more.
 - `sql`: the statements, in one place.
 """

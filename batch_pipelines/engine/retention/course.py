@@ -26,6 +26,7 @@ from batch_pipelines.engine.postgres.database import RETENTION_LOCK_CLASS
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.retention import record, records, sql
 from batch_pipelines.engine.retention.deleting import Deletion, KeptError
+from batch_pipelines.engine.retention.trail import Trail
 from batch_pipelines.engine.work import explain
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection, Database
     from batch_pipelines.engine.retention.plan import Found, Planner
     from batch_pipelines.engine.retention.record import Chunk, Course
+    from batch_pipelines.engine.retention.trail import MonthDone
     from batch_pipelines.engine.settings import Settings
 
 # Deadlock, serialization failure, and a table's lock that was not had in time.
@@ -53,14 +55,23 @@ class Result:
     Attributes:
         plan: What it found at its beginning.
         chunks: What it worked on.
+        months: What it has done with months of the audit trail.
     """
 
     plan: tuple[Found, ...]
     chunks: tuple[Chunk, ...]
+    months: tuple[MonthDone, ...] = ()
 
     def of_state(self, *states: record.State) -> list[Chunk]:
         """List what ended so."""
         return [chunk for chunk in self.chunks if chunk.state in states]
+
+    @property
+    def failures(self) -> list[str]:
+        """What failed, each with its reason."""
+        failed = [f"{c.name} {c.data_class}: {c.reason}" for c in self.of_state("FAILED")]
+        months = [m for m in self.months if m.state == "FAILED"]
+        return failed + [f"audit trail, {m.month}: {m.reason}" for m in months]
 
 
 @dataclass(frozen=True)
@@ -110,9 +121,14 @@ class Retention:
                     tried.add((item.batch_id, item.data_class))
                     self._work(connection, item)
                 due = self._due(self.planner.plan(connection, feed), tried)
-            result = Result(plan, record.of_run(connection, self.course.run_id))
+            # The trail is all feeds'.
+            months = self._trail().run(connection) if feed is None else ()
+            result = Result(plan, record.of_run(connection, self.course.run_id), months)
             self._conclude(connection, result)
             return result
+
+    def _trail(self) -> Trail:
+        return Trail(self.database, self.settings, self.planner, self.course, self._persistently)
 
     @staticmethod
     def _due(plan: tuple[Found, ...], tried: set[tuple[str, str]]) -> list[Found]:
@@ -223,11 +239,15 @@ class Retention:
             raise_alert(connection, _alert(item, why))
 
     def _conclude(self, connection: Connection, result: Result) -> None:
-        failed = bool(result.of_state("FAILED"))
+        failed = bool(result.failures)
         ended: dict[str, object] = {
             "deleted": len(result.of_state("DELETED")),
             "kept": len(result.of_state("KEPT")),
             "failed": len(result.of_state("FAILED")),
+            "months": {
+                state.lower(): sum(month.state == state for month in result.months)
+                for state in ("SEALED", "REMOVED", "FAILED")
+            },
         }
         if not result.chunks:
             self._append(connection, "retention.nothing_eligible", "SUCCESS", _counts(result.plan))
@@ -249,8 +269,8 @@ def require_done(result: Result) -> None:
     Raises:
         RetentionError: What failed is named.
     """
-    if failed := result.of_state("FAILED"):
-        named = "; ".join(f"{c.name} {c.data_class}: {c.reason}" for c in failed[:5])
+    if failed := result.failures:
+        named = "; ".join(failed[:5])
         message = (
             f"Retention failed {len(failed)} times, and deleted nothing there: {named} Run it again "
             "when the cause is mended."

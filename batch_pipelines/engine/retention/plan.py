@@ -5,7 +5,7 @@ The same look is taken again inside the transaction that deletes: see `why_kept`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import sql as pg
@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 
 from batch_pipelines.engine.catalog import is_stamped, read_table
 from batch_pipelines.engine.errors import FeedError
-from batch_pipelines.engine.feed_parts.retention import CLASSES, DataClass
+from batch_pipelines.engine.feed_parts.retention import CLASSES, DataClass, SiteRetention
 from batch_pipelines.engine.ledger import proofs
 from batch_pipelines.engine.ledger.batches import IN_FORCE
 from batch_pipelines.engine.retention import holds, sql
@@ -93,11 +93,13 @@ class Planner:
         feeds: The feeds by name; of one whose file is gone everything is kept.
         regulations: Those that every feed is under.
         now: The moment that everything is judged by.
+        site: Rules of what is no single feed's.
     """
 
     feeds: Mapping[str, Feed]
     regulations: Sequence[Regulation]
     now: dt.datetime
+    site: SiteRetention = field(default_factory=SiteRetention)
 
     def plan(self, connection: Connection, feed: str | None = None) -> tuple[Found, ...]:
         """List what a rule would let go, those first whose time was over first.

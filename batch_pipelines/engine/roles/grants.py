@@ -65,6 +65,7 @@ RELATIONS: Final[dict[str, Grants]] = {
     "audit_event": Grants(_READ, reader=False),
     "audit_head": Grants(_READ, reader=False),
     "audit_pending": Grants(_READ, reader=False),
+    "audit_segment": Grants(_READ, reader=False),
     "batch_column": Grants(_REPLACE),
     "batch_cost": Grants(),
     "batch_integrity": Grants(),
@@ -132,10 +133,14 @@ _EVENT_HASH: Final = (
     "event_hash(bigint,bytea,timestamp with time zone,text,text,text,text,text,text,"
     "jsonb,jsonb,jsonb)"
 )
+_REMOVE_SEGMENT: Final = (
+    "remove_segment(date,bytea,text,text,text,text,timestamp with time zone,text,text)"
+)
 FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "append_event(text,text,text,text,text,text,jsonb,jsonb,jsonb)": (WRITER,),
     "batch_id_of(text)": (WRITER, READER, AUDITOR),
     "bucket(double precision)": (WRITER,),
+    "carry_on(date,integer,text,text)": (WRITER,),
     "checked_of(uuid)": (WRITER, READER, AUDITOR),
     "checksums_of(uuid)": (WRITER, READER, AUDITOR),
     "detail_root(uuid)": (WRITER, AUDITOR),
@@ -145,11 +150,17 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     _EVENT_HASH: (AUDITOR,),
     "history_facts(uuid)": (WRITER, AUDITOR),
     "framed(bytea)": (AUDITOR,),
+    "holds_over_month(date)": (WRITER, AUDITOR),
     "hour_checksums_of(uuid)": (WRITER, READER, AUDITOR),
+    "last_words(date)": (AUDITOR,),
     "lock_chain()": (),
     "sum_checksums(uuid[])": (WRITER,),
     "open_values(uuid,text,text)": (WRITER, VALUES),
     "opened_batch()": (WRITER, VALUES),
+    _REMOVE_SEGMENT: (WRITER,),
+    "seal_months(text,text)": (WRITER,),
+    "segment_facts(date)": (WRITER, AUDITOR),
+    "segment_root(date)": (AUDITOR,),
 }
 """Who may EXECUTE a function of that schema; triggers apart, which nobody has to call. Nobody else may:
 PUBLIC's own right is taken away."""
