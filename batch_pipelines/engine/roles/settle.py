@@ -81,7 +81,7 @@ WITH mine AS (
     UNION ALL
     SELECT 'TABLE', c.relname, a.attname, a.attacl
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-    WHERE c.relnamespace = to_regnamespace(%(ledger)s) AND a.attacl IS NOT NULL
+    WHERE c.relnamespace = to_regnamespace(%(ledger)s) AND a.attacl IS NOT NULL AND NOT a.attisdropped
     UNION ALL
     SELECT 'FUNCTION', format('%%s(%%s)', proname, replace(oidvectortypes(proargtypes), ', ', ',')), '',
            coalesce(proacl, acldefault('f', proowner))

@@ -157,3 +157,16 @@ def test_a_user_in_the_place_of_a_role_is_refused(server: str) -> None:
         with pytest.raises(SettingsError, match="batch_owner to be a group without rights"):
             upgrade(of_database(server, "taken"))
         connection.execute("DROP ROLE batch_owner")
+
+
+def test_a_column_that_a_step_down_drops_leaves_no_right_to_take_back(server: str) -> None:
+    """Given a column with rights of its own, when it goes and comes again, the ledger settles."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE stepping")
+    database = of_database(server, "stepping")
+    upgrade(database)
+    # The next one adds a column to import_reject, which readers may see.
+    downgrade(database, "0031")
+    upgrade(database)
+    assert settled(database)
+    downgrade(database, "base")
