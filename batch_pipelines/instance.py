@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # The URL is a secret: dagster.yaml names this variable instead of holding it.
 _STORAGE_VARIABLE = "BATCH_PIPELINES_DAGSTER_STORAGE"
-# A connection older than this is made anew: a firewall between us and the server may have cut it.
-_POOL_RECYCLE_SECONDS = 60
 
 _CONFIG = """\
 # Written by batch-pipelines at each start; a change here is overwritten.
@@ -119,6 +117,8 @@ def open_instance() -> dg.DagsterInstance:
     import dagster_postgres.utils  # noqa: PLC0415
     import sqlalchemy.exc  # noqa: PLC0415
 
+    from resources.storage import hold_connections  # noqa: PLC0415
+
     try:
         instance = dg.DagsterInstance.get()
     except (
@@ -131,7 +131,5 @@ def open_instance() -> dg.DagsterInstance:
             "BATCH_PIPELINES_DAGSTER_URL is right."
         )
         raise SettingsError(message) from None
-    # Without it Dagster opens a connection for each of the 180 statements of a batch, which is a
-    # second of its second and a half (benchmarks/fixed_cost.py). No statement timeout.
-    instance.optimize_for_webserver(0, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=-1)
+    hold_connections(instance)
     return instance

@@ -22,6 +22,7 @@ from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.reports.filing import file_batch, file_feed
 from batch_pipelines.engine.work import Work, no_progress
 from resources.runs import record_process, report_dead
+from resources.storage import hold_connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,7 +194,9 @@ def batches_resource(
 
     @dg.resource(description="Database, lease and settings for the stages of a batch.")
     def batches(context: dg.InitResourceContext) -> Iterator[Batches]:
-        record_process(context)
+        if context.run is not None and context.instance is not None:
+            hold_connections(context.instance)
+            record_process(context.instance, context.run.run_id)
         settings = load()
         with open_database(settings) as database:
             # What is no run's own, such as a sensor's look, Dagster does.

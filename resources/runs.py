@@ -36,16 +36,15 @@ _UNFINISHED = [
 ]
 
 
-def record_process(context: dg.InitResourceContext) -> None:
-    """Write down which process executes a run; nothing where it is no run that asks.
+def record_process(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Write down that this process executes a run.
 
     Args:
-        context: Of a resource, in the run's process.
+        instance: The Dagster instance.
+        run_id: The run.
     """
-    if context.run is not None and context.instance is not None:
-        # A retry takes over the tags of the run before: hence the run's id.
-        process = f"{context.run.run_id} {Process.current()}"
-        context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: process})
+    # A retry takes over the tags of the run before: hence the run's id.
+    instance.add_run_tags(run_id, {PROCESS_TAG: f"{run_id} {Process.current()}"})
 
 
 def process_of(run: dg.DagsterRun) -> Process | None:

@@ -30,4 +30,6 @@ rm -f .venv/ready
 [ -x .venv/bin/python ] || "$python" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check \
     --constraint constraints.txt --editable '.[dev,examples]'
+# Where PYTHONDONTWRITEBYTECODE is set, as in many containers, every run would compile our modules again.
+.venv/bin/python -m compileall -q batch_pipelines assets resources
 touch .venv/ready
