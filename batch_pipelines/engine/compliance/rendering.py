@@ -151,7 +151,8 @@ def _verdict(read: Read) -> tuple[Level, str]:
     if findings is None:
         return "plain", f"{partial}Open findings were not asked for."
     if findings:
-        return "warn", f"{partial}{findings:,} open findings."
+        told = "1 open finding" if findings == 1 else f"{findings:,} open findings"
+        return "warn", f"{partial}{told}."
     return "warn" if partial else "good", f"{partial}No open finding."
 
 

@@ -10,7 +10,10 @@ from batch_pipelines.engine.reports.figures import said
 from batch_pipelines.engine.reports.page import Column, Section, Table
 
 if TYPE_CHECKING:
-    from batch_pipelines.engine.reports.batch_facts import BatchFacts
+    from batch_pipelines.engine.reports.batch_facts import BatchFacts, EventLine
+
+# Whole rows and their digests, which tell people nothing that is not elsewhere on the page.
+_FOR_REBUILDING = frozenset({"history", "root"})
 
 
 def alerts(facts: BatchFacts) -> Section:
@@ -102,12 +105,12 @@ def events(facts: BatchFacts) -> Section:
     """Lay out who did what to it, and where that stands in the chain."""
     found, end = facts.events, facts.chain_end
     table = Table(
-        "events", "Entries of the audit trail about it",
+        "events",
+        "Entries of the audit trail about it; what they keep for rebuilding is in the JSON form alone",
         (Column("entry", "count"), Column("when", "time"), Column("who"), Column("what"),
          Column("is", "state"), Column("details", "code"), Column("SHA-256", "code")),
         tuple(
-            (e.seq, e.created_at, e.principal_id, e.action, e.status,
-             json.dumps(e.details, ensure_ascii=False) if e.details else None, e.hash)
+            (e.seq, e.created_at, e.principal_id, e.action, e.status, _details(e), e.hash)
             for e in found
         ),
     )  # fmt: skip
@@ -132,3 +135,8 @@ def events(facts: BatchFacts) -> Section:
         (table, chain),
         commands=("batch-pipelines verify --audit",),
     )
+
+
+def _details(event: EventLine) -> str | None:
+    told = {name: value for name, value in event.details.items() if name not in _FOR_REBUILDING}
+    return json.dumps(told, ensure_ascii=False) if told else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import statistics
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +170,70 @@ def test_numbers_are_those_of_plain_counting(db: Connection, tmp_path: Path) -> 
     assert (figures(only.read, "integrity")["checksums"] or 0) < (
         figures(made.read, "integrity")["checksums"] or 0
     )
+
+
+# What became of a batch since, and whether it had succeeded.
+SINCE = """
+INSERT INTO batch_audit.import_history (batch_id, job_id, feed, feed_version, partition_key, status,
+    attempt, requested_by, correlation_id, started_at, status_before)
+SELECT gen_random_uuid(), '', 'since', 1, n, s.status, 1, '', '', '2026-03-10', s.before
+FROM (VALUES (1, 'ARCHIVED', 'SUCCESS'), (2, 'SUPERSEDED', 'ARCHIVED'), (3, 'SUPERSEDED', NULL),
+    (4, 'SUPERSEDED', 'VALIDATION_FAILED'), (5, 'ROLLED_BACK', NULL)) AS s (n, status, before)
+"""
+
+
+def test_what_was_archived_and_superseded_since_had_succeeded(
+    db: Connection, tmp_path: Path
+) -> None:
+    db.execute(SINCE.encode())
+    found = figures(report(db, tmp_path).read, "summary")
+    assert (found["ended"], found["succeeded"], found["success_rate"]) == (5, 3, 60)
+
+
+CHECKS = """
+INSERT INTO batch_audit.validation_summary (log_id, batch_id, target_table, checks, overall_status)
+SELECT id, batch_id, target_table, '[{"name": "record_count", "status": "SUCCESS"},
+    {"name": "aggregates.a", "status": "FAILED"}, {"name": "aggregates.b", "status": "SUCCESS"},
+    {"name": "coverage.b", "status": "UNVERIFIED"}]', 'FAILED'
+FROM batch_audit.validation_log
+"""
+
+
+def test_checksums_and_checks_are_told_by_batch_where_they_are_bad(
+    db: Connection, tmp_path: Path
+) -> None:
+    db.execute(LEDGER.encode())
+    db.execute(CHECKS.encode())
+    made = report(db, tmp_path, feed="lab")
+    integrity = figures(made.read, "integrity")
+    checksums = Counter(
+        (row["batch_id"], row["entity_type"], row["status"])
+        for row in table(db, "SELECT * FROM batch_audit.crc32_audit")
+    )
+    told = rows(made.read, "integrity", "checksums_by_batch")
+    assert sum(int(str(row[6])) for row in told) == integrity["checksums"]
+    for _, _, batch, kind, _, _, computed, compared, valid, invalid, rate, _ in told:
+        counted = {
+            status: checksums[uuid.UUID(str(batch)), str(kind), status]
+            for status in ("valid", "invalid", "recorded")
+        }
+        assert (computed, valid, invalid) == (
+            sum(counted.values()), counted["valid"], counted["invalid"],
+        )  # fmt: skip
+        assert compared == counted["valid"] + counted["invalid"]
+        assert rate == percent(counted["valid"], int(str(compared)))
+    worst = [int(str(row[9])) for row in told]
+    assert worst == sorted(worst, reverse=True)
+    number = int(integrity["validations"] or 0)
+    assert rows(made.read, "integrity", "checks") == [
+        ("aggregates", 2 * number, number, number, 0), ("coverage", number, 0, 0, number),
+        ("record_count", number, number, 0, 0),
+    ]  # fmt: skip
+    bad = rows(made.read, "integrity", "bad_checks")
+    assert Counter(row[4:] for row in bad) == {
+        ("aggregates.a", "FAILED"): number, ("coverage.b", "UNVERIFIED"): 100 - number,
+    }  # fmt: skip
+    assert [row[5] for row in bad] == sorted(str(row[5]) for row in bad)
 
 
 def test_findings_are_open_whatever_their_age(db: Connection, tmp_path: Path) -> None:

@@ -84,21 +84,21 @@ def read(connection: Connection, scope: Scope) -> Content:
     slowest = connection.execute(_SLOWEST, {**given, "slowest": _SLOWEST_LISTED}).fetchall()
     figures = (
         Figure("critical_rows", "Critical rows", rows),
-        Figure("told_before", "of these told of before", before),
-        Figure("untold", "told of by no alert", untold),
+        Figure("told_before", "Critical rows told of before", before),
+        Figure("untold", "Critical rows told of by no alert", untold),
         Figure("raised_median", "Receipt to alert, median", latency[0], "s"),
-        Figure("raised_p95", "95th percentile", latency[1], "s"),
-        Figure("raised_worst", "the worst", latency[2], "s"),
+        Figure("raised_p95", "Receipt to alert, 95th percentile", latency[1], "s"),
+        Figure("raised_worst", "Receipt to alert, the worst", latency[2], "s"),
         Figure("sent", "Rows that a channel took", latency[3]),
         Figure("sent_median", "Receipt to sent, median", latency[4], "s"),
-        Figure("sent_p95", "95th percentile", latency[5], "s"),
-        Figure("sent_worst", "the worst", latency[6], "s"),
+        Figure("sent_p95", "Receipt to sent, 95th percentile", latency[5], "s"),
+        Figure("sent_worst", "Receipt to sent, the worst", latency[6], "s"),
         Figure("alerts", "Alerts of them", alerts),
         Figure("escalated", "Escalated", escalated),
         Figure("acknowledged", "Acknowledged", seen),
         Figure("unacknowledged", "Not acknowledged", unseen),
         Figure("acknowledged_median", "Alert to acknowledgement, median", median, "s"),
-        Figure("acknowledged_worst", "the worst", longest, "s"),
+        Figure("acknowledged_worst", "Alert to acknowledgement, the worst", longest, "s"),
     )
     tables = (
         listing(

@@ -24,6 +24,19 @@ WHERE a.created_at >= %(start)s AND a.created_at < %(until)s
   AND (%(entity_type)s::text IS NULL OR a.entity_type = %(entity_type)s)
 GROUP BY 1, 2 ORDER BY 1 NULLS FIRST, 2
 """
+# Those with the most invalid ones first, then the newest.
+_BY_BATCH = """
+SELECT h.feed, h.partition_key, a.batch_id::text, a.entity_type, min(a.created_at), max(a.created_at),
+       count(*)::bigint, count(*) FILTER (WHERE a.status <> 'recorded'),
+       count(*) FILTER (WHERE a.status = 'valid'), count(*) FILTER (WHERE a.status = 'invalid'),
+       coalesce(sum(a.bytes_processed), 0)::bigint, count(*) OVER ()
+FROM batch_audit.crc32_audit AS a LEFT JOIN batch_audit.import_history AS h USING (batch_id)
+WHERE a.created_at >= %(start)s AND a.created_at < %(until)s
+  AND (%(feeds)s::text[] IS NULL OR h.feed = ANY(%(feeds)s))
+  AND (%(entity_type)s::text IS NULL OR a.entity_type = %(entity_type)s)
+GROUP BY h.feed, h.partition_key, a.batch_id, a.entity_type
+ORDER BY 10 DESC, 5 DESC, 3, 4 LIMIT %(listed)s
+"""
 _INVALID = """
 SELECT a.created_at, h.feed, h.partition_key, a.entity_type, a.entity_id, a.expected_source,
        coalesce(a.digest_algorithm, 'crc32c'),
@@ -47,8 +60,10 @@ WHERE v.started_at >= %(start)s AND v.started_at < %(until)s
   AND (%(feeds)s::text[] IS NULL OR coalesce(v.feed, h.feed) = ANY(%(feeds)s))
 GROUP BY 1, 2 ORDER BY 1, 2
 """
+# Of a kind each: there is one of some kinds for every column.
 _CHECKS = """
-SELECT c.value ->> 'name', count(*), count(*) FILTER (WHERE c.value ->> 'status' = 'SUCCESS'),
+SELECT split_part(c.value ->> 'name', '.', 1), count(*),
+       count(*) FILTER (WHERE c.value ->> 'status' = 'SUCCESS'),
        count(*) FILTER (WHERE c.value ->> 'status' = 'FAILED'),
        count(*) FILTER (WHERE c.value ->> 'status' = 'UNVERIFIED')
 FROM batch_audit.validation_log AS v
@@ -58,6 +73,17 @@ CROSS JOIN LATERAL jsonb_array_elements(s.checks) AS c (value)
 WHERE v.started_at >= %(start)s AND v.started_at < %(until)s
   AND (%(feeds)s::text[] IS NULL OR coalesce(v.feed, h.feed) = ANY(%(feeds)s))
 GROUP BY 1 ORDER BY 1
+"""
+_BAD_CHECKS = """
+SELECT v.started_at, coalesce(v.feed, h.feed), h.partition_key, v.target_table, c.value ->> 'name',
+       c.value ->> 'status', count(*) OVER ()
+FROM batch_audit.validation_log AS v
+JOIN batch_audit.validation_summary AS s ON s.log_id = v.id
+LEFT JOIN batch_audit.import_history AS h ON h.batch_id = v.batch_id
+CROSS JOIN LATERAL jsonb_array_elements(s.checks) AS c (value)
+WHERE v.started_at >= %(start)s AND v.started_at < %(until)s AND c.value ->> 'status' <> 'SUCCESS'
+  AND (%(feeds)s::text[] IS NULL OR coalesce(v.feed, h.feed) = ANY(%(feeds)s))
+ORDER BY c.value ->> 'status' <> 'FAILED', v.started_at, v.id, 5 LIMIT %(listed)s
 """
 _VERIFICATIONS = """
 SELECT h.feed, v.target_table, count(*), count(*) FILTER (WHERE v.status = 'SUCCESS'),
@@ -98,6 +124,8 @@ def read(connection: Connection, scope: Scope) -> Content:
     invalid = connection.execute(_INVALID, given).fetchall()
     validations = connection.execute(_VALIDATIONS, given).fetchall()
     checks = connection.execute(_CHECKS, given).fetchall()
+    bad_checks = connection.execute(_BAD_CHECKS, given).fetchall()
+    by_batch = connection.execute(_BY_BATCH, given).fetchall()
     again = connection.execute(_VERIFICATIONS, given).fetchall()
     trail = connection.execute(_TRAIL, given).fetchall()
     computed, compared, valid, wrong, _ = (
@@ -145,6 +173,14 @@ def read(connection: Connection, scope: Scope) -> Content:
             [(feed, kind, *_compliance([numbers])) for feed, kind, *numbers in checksums],
         ),
         listing(
+            "checksums_by_batch",
+            "Checksums by batch, those with invalid ones first, then the newest",
+            ("feed", "partition", "batch|code", "entity", "first|time", "last|time", *heads),
+            [(feed, key, batch, kind, first, last, *_compliance([numbers]))
+             for feed, key, batch, kind, first, last, *numbers, _ in by_batch],
+            total=by_batch[0][-1] if by_batch else 0,
+        ),
+        listing(
             "invalid_checksums",
             "Checksums that are not what was expected",
             ("computed at|time", "feed", "partition", "entity", "which", "expected by", "algorithm",
@@ -161,9 +197,16 @@ def read(connection: Connection, scope: Scope) -> Content:
         ),
         listing(
             "checks",
-            "Checks of validations",
-            ("check", "made|count", "passed|count", "failed|count", "unverified|count"),
+            "Checks of validations, by kind",
+            ("kind of check", "made|count", "passed|count", "failed|count", "unverified|count"),
             checks,
+        ),
+        listing(
+            "bad_checks",
+            "Checks that failed, or could not be made",
+            ("validated|time", "feed", "partition", "table", "check", "found|state"),
+            [row[:-1] for row in bad_checks],
+            total=bad_checks[0][-1] if bad_checks else 0,
         ),
         listing(
             "verifications",

@@ -125,7 +125,13 @@ def read(connection: Connection, scope: Scope) -> Content:
     states = connection.execute(_BY_STATUS, given).fetchall()
     late = connection.execute(_LATE, {**given, "late": LATE_DELIVERY}).fetchall()
     tables = (
-        listing("by_feed", "By feed", ("feed", *_HEADS), [(t.feed, *_line(t)) for t in feeds]),
+        listing(
+            "by_feed",
+            "By feed",
+            ("feed", *_HEADS, "under"),
+            [(t.feed, *_line(t), ", ".join(scope.under(t.feed)) or "none") for t in feeds],
+            note="Under: the regulations that a feed's file names now.",
+        ),
         _by_regulation(scope, feeds),
         listing(
             "by_status", "By state", ("state|state", "cause of failure", "batches|count"), states
