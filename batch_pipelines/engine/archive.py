@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.archiving import tags
+from batch_pipelines.engine.archiving.archives import drafting
 from batch_pipelines.engine.archiving.bag import REJECTS, opened
 from batch_pipelines.engine.archiving.choosing import archive_of
 from batch_pipelines.engine.archiving.contents import fill
 from batch_pipelines.engine.archiving.fixity import check_fixity
 from batch_pipelines.engine.archiving.folder import ArchiveFolder
+from batch_pipelines.engine.archiving.leftovers import remove_leftovers
 from batch_pipelines.engine.archiving.packing import Packing
 from batch_pipelines.engine.audit import anchors
 from batch_pipelines.engine.errors import ArchiveError
@@ -85,6 +87,9 @@ def archive(connection: Connection, work: Work) -> ArchiveResult:
                 look = values.opened(connection, batch.batch_id, "archive", work.requested_by)
                 stack.enter_context(look)
             _archive(connection, work, batch)
+    remove_leftovers(
+        connection, archive_of(work.settings, work.feed), f"{work.feed.feed}/{work.key}"
+    )
     clear_staging(connection, work.settings, work.feed.feed, work.key)
     # Here most batches end.
     totals.fold(connection)
@@ -121,29 +126,29 @@ def _archive(connection: Connection, work: Work, batch: Batch) -> None:
 
 def _write(connection: Connection, work: Work, batch: Batch, archive: Archive, name: str) -> None:
     # A run that hangs here may wake up while the one that took over writes its own.
-    draft = archive.draft(name, work.lease.token)
-    packing = Packing.of_feed(work.settings, work.feed)
-    anchor = anchors.head(connection)
-    fill(connection, work, batch, packing, anchor, draft.folder / tags.DATA)
-    what = f"Import batch {batch.name}, attempt {batch.attempt}"
-    info = {
-        **tags.about(batch.batch_id, what, dt.datetime.now(dt.UTC).date()),
-        "Audit-Ledger": anchor.ledger_id,
-        "Audit-Anchor": f"{anchor.seq} {anchor.hash}",
-        **packing.tags,
-    }
-    seal = tags.write_tags(draft.folder, info)
-    failpoint("archive.written", draft.folder)
-    _validate(draft.folder)
-    here = ArchiveFolder(draft.folder.parent)
-    record = _compare(connection, work, batch, here, draft.folder.name, seal)
-    draft.secure()
-    failpoint("archive.secured", draft.folder)
-    with connection.transaction():
-        work.lease.hold(connection)
-        place = failpoint("archive.sealed", archive.place(draft.seal()))
-        archives.record(connection, replace(record, place=place))
-        stages.end(connection, batch.batch_id, "archive")
+    with drafting(archive, name, work.lease.token) as draft:
+        packing = Packing.of_feed(work.settings, work.feed)
+        anchor = anchors.head(connection)
+        fill(connection, work, batch, packing, anchor, draft.folder / tags.DATA)
+        what = f"Import batch {batch.name}, attempt {batch.attempt}"
+        info = {
+            **tags.about(batch.batch_id, what, dt.datetime.now(dt.UTC).date()),
+            "Audit-Ledger": anchor.ledger_id,
+            "Audit-Anchor": f"{anchor.seq} {anchor.hash}",
+            **packing.tags,
+        }
+        seal = tags.write_tags(draft.folder, info)
+        failpoint("archive.written", draft.folder)
+        _validate(draft.folder)
+        here = ArchiveFolder(draft.folder.parent)
+        record = _compare(connection, work, batch, here, draft.folder.name, seal)
+        draft.secure()
+        failpoint("archive.secured", draft.folder)
+        with connection.transaction():
+            work.lease.hold(connection)
+            place = failpoint("archive.sealed", archive.place(draft.seal()))
+            archives.record(connection, replace(record, place=place))
+            stages.end(connection, batch.batch_id, "archive")
 
 
 def _validate(folder: Path) -> None:

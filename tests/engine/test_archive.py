@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import shutil
@@ -18,6 +19,7 @@ import pytest
 import zstandard
 
 from batch_pipelines.engine.archive import archive
+from batch_pipelines.engine.archiving.verify import ArchiveVerifier
 from batch_pipelines.engine.errors import (
     ArchiveError,
     DeliveryError,
@@ -245,6 +247,35 @@ def test_a_leftover_is_ignored_and_replaced(site18: MakeSite) -> None:
     (leftover / "data" / "stranger").write_text("not of this batch")
     site.run(stages=["archive"])
     assert not (assert_archived(site, batch) / "data" / "stranger").exists()
+
+
+def test_half_bags_of_earlier_batches_are_removed_by_the_next_and_named_until_then(
+    site18: MakeSite,
+) -> None:
+    """Given a bag that cannot be written it takes no room; what killed runs have left is found."""
+    site = site18(DDL)
+    batch = validated(site)
+    folder = folder_of(site)
+    (site.settings.staging / batch.batch_id / "source" / "rows 1.csv").unlink()
+    with pytest.raises(ArchiveError):
+        site.run(stages=["archive"])
+    assert [*folder.iterdir()] == []
+    half, going = folder / f".{batch.batch_id}.7.unfinished", folder / f".{new_id()}.deleted"
+    for left in (half, going):
+        (left / "data").mkdir(parents=True)
+        (left / "data" / "half").write_bytes(b"half")
+
+    def named() -> set[str]:
+        verifier = ArchiveVerifier(site.settings, {}, lambda: dt.datetime.now(dt.UTC))
+        return {each.place for each in verifier.reconcile(site.connection)}
+
+    assert named() == {str(half), str(going)}
+    site.run(force=True)
+    assert not half.exists()
+    # That one is retention's.
+    assert named() == {str(going)}
+    raised = "SELECT subject FROM batch_audit.alert WHERE kind = 'archive' AND resolved_at IS NULL"
+    assert site.sql(raised) == [(f"{going} is UNKNOWN",)]
 
 
 def test_a_hung_run_and_the_one_that_took_over_do_not_meet_in_one_folder(

@@ -24,6 +24,10 @@ TRAIL: Final = "audit-trail"
 """In place of FEED: months of the audit trail. No feed has such a name."""
 
 
+LEFT: Final = ".unfinished", ".deleted"
+"""Ends of the names of what is left in a folder of a bag not written, or not deleted, to its end."""
+
+
 class Draft(Protocol):
     """A bag that is being written; nobody takes it for a whole one."""
 
@@ -48,6 +52,9 @@ class Draft(Protocol):
             ArchiveError: It cannot be written.
         """
 
+    def discard(self) -> None:
+        """Remove it as far as that can be done, unless it has become a whole one."""
+
 
 class Archive(Protocol):
     """A folder or a part of a bucket in which bags stand."""
@@ -64,6 +71,19 @@ class Archive(Protocol):
 
     def named(self, bag: str) -> Iterator[str]:
         """List the whole bags that were written under a name.
+
+        Raises:
+            ArchiveError: It cannot be listed.
+        """
+
+    def unfinished(self, partition: str | None) -> Iterator[str]:
+        """List what is left of bags that were not written, or not deleted, to their end.
+
+        Args:
+            partition: Of this one alone, FEED/KEY.
+
+        Yields:
+            Names as for `remove`; also of bags that somebody is writing now.
 
         Raises:
             ArchiveError: It cannot be listed.
@@ -107,6 +127,29 @@ class Archive(Protocol):
         Raises:
             ArchiveError: It cannot be written.
         """
+
+
+@contextmanager
+def drafting(archive: Archive, bag: str, token: int) -> Iterator[Draft]:
+    """Write a bag; what cannot be written to its end takes no room.
+
+    Args:
+        archive: Where it will stand.
+        bag: Its name.
+        token: As for `Archive.draft`.
+
+    Yields:
+        The draft. A process that is killed leaves what it has written: see `leftovers`.
+
+    Raises:
+        ArchiveError: It cannot be written.
+    """
+    draft = archive.draft(bag, token)
+    try:
+        yield draft
+    except Exception:
+        draft.discard()
+        raise
 
 
 @contextmanager

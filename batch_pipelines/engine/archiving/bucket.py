@@ -10,7 +10,7 @@ import hashlib
 import re
 import shutil
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,15 @@ class ArchiveBucket:
         for name, files in self._tries(bag).items():
             if any(file.name == SEAL for file in files):
                 yield name
+
+    def unfinished(self, partition: str | None) -> Iterator[str]:
+        """List what is left of bags; see `Archive`."""
+        found: dict[str, bool] = {}
+        for file in self._list("" if partition is None else f"{partition}/"):
+            name, slash, inside = _parts(file.path.removeprefix(self.prefix))
+            if slash:
+                found[name] = found.get(name, False) or inside == SEAL
+        yield from (name for name, is_whole in found.items() if not is_whole)
 
     def files(self, bag: str) -> dict[str, int]:
         """List files; see `Archive`."""
@@ -210,3 +219,17 @@ class BucketDraft:
         self.archive.put(self.bag, SEAL, self.folder / SEAL)
         shutil.rmtree(self.folder, ignore_errors=True)
         return self.bag
+
+    def discard(self) -> None:
+        """Remove it; see `Draft`."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        # A store that is away keeps it, for now.
+        with suppress(ArchiveError):
+            if SEAL not in self.archive.files(self.bag):
+                self.archive.remove(self.bag)
+
+
+def _parts(path: str) -> tuple[str, str, str]:
+    """Tell a bag's name from the path of a file in it."""
+    *folders, rest = path.split("/", _DEPTH)
+    return "/".join(folders), "/" if len(folders) == _DEPTH else "", rest

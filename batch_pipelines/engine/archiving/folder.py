@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.archiving.archives import LEFT
 from batch_pipelines.engine.archiving.tags import SEAL
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
@@ -45,6 +46,13 @@ class ArchiveFolder:
         """List bags by a name; see `Archive`."""
         if (self.root / bag).is_dir():
             yield bag
+
+    def unfinished(self, partition: str | None) -> Iterator[str]:
+        """List what is left of bags; see `Archive`."""
+        folders = self.root.glob("*/*") if partition is None else [self.root / partition]
+        for path in (path for folder in folders if folder.is_dir() for path in folder.iterdir()):
+            if path.name.startswith(".") and path.name.endswith(LEFT):
+                yield path.relative_to(self.root).as_posix()
 
     def files(self, bag: str) -> dict[str, int]:
         """List files; see `Archive`."""
@@ -133,6 +141,10 @@ class FolderDraft:
         for folder in (self.target.parent, self.target.parent.parent, self.target.parents[2]):
             _sync(folder)
         return self.bag
+
+    def discard(self) -> None:
+        """Remove it; see `Draft`."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -13,6 +13,7 @@ from batch_pipelines.engine.alerts import Alert, raise_alert, resolve
 from batch_pipelines.engine.archiving.archives import TRAIL
 from batch_pipelines.engine.archiving.choosing import address_of, archive_of, open_archive, place_of
 from batch_pipelines.engine.archiving.fixity import check_fixity
+from batch_pipelines.engine.archiving.leftovers import is_being_deleted, leftovers
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.ledger import archives, batches
 from batch_pipelines.engine.work import explain
@@ -163,8 +164,9 @@ class ArchiveVerifier:
             feed: Only of this feed, if given.
 
         Yields:
-            Bags that the ledger has and no archive, bags that an archive has and not the ledger, and
-            archives that cannot be listed.
+            Bags that the ledger has and no archive, bags that an archive has and not the ledger, what
+            is left of bags that were not written or deleted to their end, and archives that cannot be
+            listed.
         """
         addresses = {_address(record.place) for record in archives.every(connection, feed)}
         chosen = [each for name, each in self.feeds.items() if feed in {None, name}]
@@ -195,6 +197,9 @@ class ArchiveVerifier:
                 mine = not bag.startswith(f"{TRAIL}/")
                 if mine and place not in known and feed in {None, _of_place(place)[0]}:
                     yield self._unknown(connection, archive, bag)
+            for left in leftovers(connection, archive):
+                if not left.startswith(f"{TRAIL}/") and feed in {None, _of_place(left)[0]}:
+                    yield self._left(connection, archive, left)
 
     def _archive(self, feed: str) -> Archive:
         known = self.feeds.get(feed)
@@ -258,6 +263,23 @@ class ArchiveVerifier:
             place, feed, key, batch_id, "UNKNOWN",
             problems=("the ledger does not know it",), remedy=remedy,
         )  # fmt: skip
+        return _told(connection, found, "")
+
+    def _left(self, connection: Connection, archive: Archive, name: str) -> Finding:
+        """Tell of what is left of a bag that was not written, or deleted, to its end."""
+        feed, key, _ = _of_place(name)
+        if is_being_deleted(name):
+            problem = "what is left of a bag that a run had begun to delete"
+            remedy = "The next run of retention deletes it, unless a hold keeps the batch since."
+        else:
+            problem = "what is left of a bag: its run ended before it was whole"
+            remedy = (
+                f"What it holds is elsewhere. The next batch of {feed}/{key} that is archived removes "
+                "it; or remove it yourself."
+            )
+        found = Finding(
+            archive.place(name), feed, key, None, "UNKNOWN", problems=(problem,), remedy=remedy
+        )
         return _told(connection, found, "")
 
 

@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.rows import scalar_row
 
 from batch_pipelines.engine.archiving import tags
+from batch_pipelines.engine.archiving.archives import drafting
 from batch_pipelines.engine.archiving.bag import opened
 from batch_pipelines.engine.archiving.choosing import archive_of, place_of
 from batch_pipelines.engine.archiving.packing import Packing
@@ -194,32 +195,32 @@ def _write(
     archive: Archive,
     name: str,
 ) -> ArchiveRecord:
-    draft = archive.draft(name, lease.token)
-    packing = replace(Packing.of_feed(settings, feed), strategy="compress")
-    data = draft.folder / tags.DATA
-    data.mkdir()
-    account = _fill(connection, batch, data_class, packing, data)
-    text = {"batch_id": batch.batch_id, "data_class": data_class, "tables": _plain(account)}
-    (data / ACCOUNT).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-    what = f"Ledger lines of import batch {batch.name}: {data_class}"
-    info = tags.about(batch.batch_id, what, dt.datetime.now(dt.UTC).date())
-    seal = tags.write_tags(draft.folder, info | packing.tags)
-    failpoint("records.written", draft.folder)
-    draft.secure()
-    now = dt.datetime.now(dt.UTC)
-    with connection.transaction():
-        lease.hold(connection)
-        bag = draft.seal()
-        payload = [n for file, n in archive.files(bag).items() if file.startswith(tags.DATA)]
-        record = ArchiveRecord(
-            batch_id=batch.batch_id, kind="records", place=archive.place(bag),
-            payload_files=len(payload), payload_bytes=sum(payload), tagmanifest_sha256=seal,
-            strategy=packing.strategy, key_id=packing.key_id, state="VALID", verified_at=now,
-            checked_at=now, problems=[],
-        )  # fmt: skip
-        failpoint("records.sealed", record.place)
-        archives.record(connection, record)
-    return record
+    with drafting(archive, name, lease.token) as draft:
+        packing = replace(Packing.of_feed(settings, feed), strategy="compress")
+        data = draft.folder / tags.DATA
+        data.mkdir()
+        account = _fill(connection, batch, data_class, packing, data)
+        text = {"batch_id": batch.batch_id, "data_class": data_class, "tables": _plain(account)}
+        (data / ACCOUNT).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+        what = f"Ledger lines of import batch {batch.name}: {data_class}"
+        info = tags.about(batch.batch_id, what, dt.datetime.now(dt.UTC).date())
+        seal = tags.write_tags(draft.folder, info | packing.tags)
+        failpoint("records.written", draft.folder)
+        draft.secure()
+        now = dt.datetime.now(dt.UTC)
+        with connection.transaction():
+            lease.hold(connection)
+            bag = draft.seal()
+            payload = [n for file, n in archive.files(bag).items() if file.startswith(tags.DATA)]
+            record = ArchiveRecord(
+                batch_id=batch.batch_id, kind="records", place=archive.place(bag),
+                payload_files=len(payload), payload_bytes=sum(payload), tagmanifest_sha256=seal,
+                strategy=packing.strategy, key_id=packing.key_id, state="VALID", verified_at=now,
+                checked_at=now, problems=[],
+            )  # fmt: skip
+            failpoint("records.sealed", record.place)
+            archives.record(connection, record)
+        return record
 
 
 def _fill(

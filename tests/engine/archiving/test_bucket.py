@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -11,6 +12,7 @@ import pytest
 from batch_pipelines.engine.archiving.bag import open_bag
 from batch_pipelines.engine.archiving.bucket import ArchiveBucket
 from batch_pipelines.engine.archiving.choosing import open_archive
+from batch_pipelines.engine.archiving.verify import ArchiveVerifier
 from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.errors import ArchiveError, LeaseLostError
 from batch_pipelines.engine.failpoints import armed
@@ -146,6 +148,20 @@ def test_a_whole_bag_the_ledger_was_not_told_of_is_recorded(
     site.run(stages=["archive"])
     assert_archived(site, store, batch, tmp_path)
     assert keys(store) == before
+
+
+def test_what_is_left_of_an_earlier_batch_is_named_and_goes_with_the_next(
+    site: Site, store: Store, tmp_path: Path
+) -> None:
+    batch = validated(site)
+    half = "all/bags/orders/first/earlier.3"
+    store.client.put_object(Bucket=store.bucket, Key=f"{half}/data/half", Body=b"half")
+    verifier = ArchiveVerifier(site.settings, {}, lambda: dt.datetime.now(dt.UTC))
+    (found,) = verifier.reconcile(site.connection)
+    assert (found.place, found.status) == (f"s3://{store.bucket}/{half}", "UNKNOWN")
+    site.run(stages=["archive"])
+    assert_archived(site, store, batch, tmp_path)
+    assert [*verifier.reconcile(site.connection)] == []
 
 
 def test_parts_of_an_upload_that_was_killed_are_given_back(

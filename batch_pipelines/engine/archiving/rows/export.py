@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from batch_pipelines.engine.archiving import tags
+from batch_pipelines.engine.archiving.archives import drafting
 from batch_pipelines.engine.archiving.choosing import archive_of
 from batch_pipelines.engine.archiving.fixity import check_fixity
 from batch_pipelines.engine.archiving.folder import ArchiveFolder
@@ -115,28 +116,28 @@ def _write(
     archive: Archive,
     name: str,
 ) -> ExportedRows:
-    draft = archive.draft(name, lease.token)
-    packing = replace(Packing.of_feed(settings, feed), strategy="compress")
-    data = draft.folder / tags.DATA
-    data.mkdir()
-    account = _put_away(connection, batch, packing, data)
-    (data / ACCOUNT).write_text(account.as_json(), encoding="utf-8")
-    what = f"Rows of import batch {batch.name}, attempt {batch.attempt}"
-    info = tags.about(batch.batch_id, what, dt.datetime.now(dt.UTC).date())
-    seal = tags.write_tags(draft.folder, info | packing.tags)
-    failpoint("rows.written", draft.folder)
-    draft.secure()
-    failpoint("rows.secured", draft.folder)
-    # The account has PostgreSQL's digests: what is read back is held against them.
-    here = ArchiveFolder(draft.folder.parent)
-    with open_rows_at(settings, here, draft.folder.name, seal) as rows:
-        rows.prove()
-    record = _record(here, draft.folder.name, seal, batch.batch_id, packing)
-    with connection.transaction():
-        lease.hold(connection)
-        place = failpoint("rows.sealed", archive.place(draft.seal()))
-        archives.record(connection, replace(record, place=place))
-    return ExportedRows(RowsBag(replace(record, place=place), account), worked=True)
+    with drafting(archive, name, lease.token) as draft:
+        packing = replace(Packing.of_feed(settings, feed), strategy="compress")
+        data = draft.folder / tags.DATA
+        data.mkdir()
+        account = _put_away(connection, batch, packing, data)
+        (data / ACCOUNT).write_text(account.as_json(), encoding="utf-8")
+        what = f"Rows of import batch {batch.name}, attempt {batch.attempt}"
+        info = tags.about(batch.batch_id, what, dt.datetime.now(dt.UTC).date())
+        seal = tags.write_tags(draft.folder, info | packing.tags)
+        failpoint("rows.written", draft.folder)
+        draft.secure()
+        failpoint("rows.secured", draft.folder)
+        # The account has PostgreSQL's digests: what is read back is held against them.
+        here = ArchiveFolder(draft.folder.parent)
+        with open_rows_at(settings, here, draft.folder.name, seal) as rows:
+            rows.prove()
+        record = _record(here, draft.folder.name, seal, batch.batch_id, packing)
+        with connection.transaction():
+            lease.hold(connection)
+            place = failpoint("rows.sealed", archive.place(draft.seal()))
+            archives.record(connection, replace(record, place=place))
+        return ExportedRows(RowsBag(replace(record, place=place), account), worked=True)
 
 
 def _put_away(connection: Connection, batch: Batch, packing: Packing, data: Path) -> Account:
