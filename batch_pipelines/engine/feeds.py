@@ -45,7 +45,7 @@ FILE: Final = "file"
 _TAKEN = frozenset({"chunk", "composite", "row"})
 # What is said of tables and of what stands in files.
 _OF_TABLES = (
-    "format", "contract", "bulk_minimum", "ddl", "audit", "one_writer", "publish",
+    "format", "contract", "bulk_minimum", "ddl", "audit", "audit_event", "one_writer", "publish",
     "validate_digests",
 )  # fmt: skip
 
@@ -72,6 +72,8 @@ class Feed(Part):
         entity_type: What a file is called in `crc32_audit`, for feeds without tables.
         validate_digests: Whether validate takes the row digests of what is stored once more.
         audit: What has lines of its own in `crc32_audit`: each `file` and chunk, or each `row`, too.
+        audit_event: Of what a batch has entries in the audit trail: of its steps (`batch`), or of each
+            record that it has written, too (`row`).
         format: How the files are written.
         contract: What becomes of a delivery that brings other columns than the one before it.
         thresholds: How much of a batch may be set aside.
@@ -117,6 +119,9 @@ class Feed(Part):
     )
     audit: Literal["file", "row"] = pydantic.Field(
         default="file", description="what is audited: files and chunks, or each row besides"
+    )
+    audit_event: Literal["batch", "row"] = pydantic.Field(
+        default="batch", description="whether each record has an entry in the audit trail: row"
     )
     validate_digests: bool = pydantic.Field(
         default=False, description="whether validate takes the row digests of all rows once more"
@@ -221,6 +226,13 @@ class Feed(Part):
         said += ["source.query"] if self.source.query is not None else []
         if said:
             message = f"with `tables: none` there is nothing that `{said[0]}` could be about"
+            raise ValueError(message)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _principals_are_of_entries(self) -> Feed:
+        if self.audit_event != "row" and any(table.principal for table in self.tables):
+            message = "`principal` of a table goes with `audit_event: row` alone"
             raise ValueError(message)
         return self
 

@@ -34,6 +34,7 @@ class Table(Part):
         critical_when: Conditions of which each makes a row critical: people are told of it at once.
         server_changed: Columns in which a trigger stores something else than is sent; no row is held
             against what was sent there.
+        principal: With `audit_event: row`, the column that says who made a record.
         owned_children: Tables whose rows belong to the rows of this one that they refer to: where a
             rollback takes such a row away, they go with it.
     """
@@ -75,6 +76,9 @@ class Table(Part):
     )
     server_changed: tuple[Name, ...] = pydantic.Field(
         default=(), description="columns in which a trigger stores something else than is sent"
+    )
+    principal: Name | None = pydantic.Field(
+        default=None, description="with `audit_event: row`: the column that says who made a record"
     )
     owned_children: tuple[
         Annotated[str, pydantic.StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")], ...

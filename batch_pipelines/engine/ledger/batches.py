@@ -116,6 +116,8 @@ WHERE feed = %(feed)s AND partition_key = %(key)s AND (
 _ENSURE_MONTHS = """
 SELECT batch_audit.ensure_month('batch_audit.crc32_audit', clock_timestamp()),
        batch_audit.ensure_month('batch_audit.crc32_audit', clock_timestamp() + interval '1 month'),
+       batch_audit.ensure_month('batch_audit.row_event', clock_timestamp()),
+       batch_audit.ensure_month('batch_audit.row_event', clock_timestamp() + interval '1 month'),
        batch_audit.ensure_audit_month(clock_timestamp() + interval '1 month')
 """
 _START = """

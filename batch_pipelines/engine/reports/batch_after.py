@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batch_pipelines.engine.ledger.batches import IN_FORCE
 from batch_pipelines.engine.reports.figures import said
@@ -131,7 +131,7 @@ def events(facts: BatchFacts) -> Section:
     return Section(
         "events",
         "Audit trail",
-        (text,),
+        (text, *_of_records(facts)),
         (table, chain),
         commands=("batch-pipelines verify --audit",),
     )
@@ -140,3 +140,16 @@ def events(facts: BatchFacts) -> Section:
 def _details(event: EventLine) -> str | None:
     told = {name: value for name, value in event.details.items() if name not in _FOR_REBUILDING}
     return json.dumps(told, ensure_ascii=False) if told else None
+
+
+def _of_records(facts: BatchFacts) -> tuple[str, ...]:
+    said = [e.details for e in facts.events if e.action == "batch.rows.recorded"]
+    if not said:
+        return ()
+    root: Any = said[-1]["row_event"]
+    text = (
+        f"{root['rows']:,} records have an entry each in row_event, by {said[-1]['principals']} people "
+        "as they were delivered, which nobody has proven. The root of the batch's details covers them: "
+        f"SHA-256 {root['sha256']}."
+    )
+    return (text,)

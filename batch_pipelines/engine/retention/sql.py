@@ -21,6 +21,7 @@ RECORDS: Final[dict[DataClass, dict[LiteralString, LiteralString]]] = {
     "ledger": {
         "crc32_audit": "created_at, id",
         "row_digest": "target_table, file_name, chunk",
+        "row_event": "target_table, key_sha256, action, principal, created_at",
         "batch_column": "target_table, column_name",
         "batch_signature": "id",
         "validation_summary": "log_id",

@@ -46,6 +46,7 @@ from batch_pipelines.engine.writing.proving import (
     stored_before,
 )
 from batch_pipelines.engine.writing.row_audit import audit_rows
+from batch_pipelines.engine.writing.row_events import record_row_events, require_principals
 from batch_pipelines.engine.writing.ruling import broken_rules, refuse_broken
 from batch_pipelines.engine.writing.settling import settled
 from batch_pipelines.engine.writing.superseding import (
@@ -249,6 +250,7 @@ def _lock(connection: Connection, publication: Publication) -> _Begin:
             publication.upsert_key(source) or source.rules.unique for source in publication.sources
         )
     )
+    require_principals(publication)
     lock_tables(connection, oids, exclusive=alone)
     if publication.work.feed.identity == "feed":
         _refuse_twin(connection, publication.batch)
@@ -324,6 +326,7 @@ def _record(
         for each in written:
             audit_rows(connection, batch.batch_id, each.proof)
         checksum_sums.refresh(connection, batch.batch_id)
+    record_row_events(connection, publication, balances)
     chunks = [chunk for each in written for chunk in each.proof.chunks]
     written_alike = [
         replace(own, fallback=publication.bisected.get(own.target_table, 0) > 0)

@@ -41,6 +41,7 @@ def feed(**more: Any) -> Feed:
             ],
             "thresholds": {"rejected_rows": "50%"},
             "audit": "row",
+            "audit_event": "row",
             "validate_digests": True,
             **more,
         }

@@ -1,4 +1,4 @@
-"""Who looked at what: looks at values of rows, and reports made and signed."""
+"""Who looked at what: looks at values of rows, reports made and signed, entries of records."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def read(connection: Connection, scope: Scope) -> Content:
     """
     looks = events(connection, scope, ["values.%"])
     reports = events(connection, scope, ["report.%"])
+    recorded = events(connection, scope, ["batch.rows.recorded"])
     by_whom = Counter(
         (each.principal_id, each.feed, each.action, each.status) for each in looks
     ).most_common()
@@ -37,6 +38,11 @@ def read(connection: Connection, scope: Scope) -> Content:
         Figure("refused", "of these refused or failed", refused),
         Figure("reports", "Compliance reports made", len(handed) - len(signed)),
         Figure("signed", "Reports signed", len(signed)),
+        Figure(
+            "records",
+            "Records with an entry of their own",
+            sum(sum(each.details["tables"].values()) for each in recorded),
+        ),
     )
     tables = (
         listing(
@@ -65,5 +71,16 @@ def read(connection: Connection, scope: Scope) -> Content:
                 for e in handed
             ],
         ),
+        listing(
+            "records",
+            "Batches whose records have an entry each",
+            ("when|time", "feed", "partition", "batch|code", "records|count", "people|count"),
+            [
+                (e.created_at, e.feed, e.partition_key, e.resource_id,
+                 sum(e.details["tables"].values()), e.details["principals"])
+                for e in recorded
+            ],
+            note="People as they were delivered with the records; nobody has proven who they were.",
+        ),
     )  # fmt: skip
-    return Content(len(looks) + len(reports), figures, tables)
+    return Content(len(looks) + len(reports) + len(recorded), figures, tables)
