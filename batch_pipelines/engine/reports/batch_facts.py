@@ -79,17 +79,12 @@ _VALIDATIONS = """
 SELECT target_table, status, started_at, completed_at, exception
 FROM batch_audit.validation_log WHERE batch_id = %s ORDER BY id
 """
-# The subject of an alert of a critical row names its key, which is left out.
 _ALERTS = """
-SELECT alert_id, kind, severity,
-       CASE WHEN kind = 'critical_row' AND details->>'record' IS NOT NULL
-            THEN format('%%s is critical in a row of %%s', details->>'condition', details->>'table')
-            ELSE subject END AS subject,
-       raised_at, escalated_at, acknowledged_at, acknowledged_by,
+SELECT alert_id, kind, severity, subject, raised_at, escalated_at, acknowledged_at, acknowledged_by,
        acknowledgement_note, resolved_at,
        ARRAY(SELECT format('%%s: %%s', d.channel, d.status) FROM batch_audit.alert_delivery AS d
              WHERE d.alert_id = a.alert_id ORDER BY d.escalation, d.channel) AS deliveries
-FROM batch_audit.alert AS a WHERE batch_id = %s ORDER BY raised_at, alert_id
+FROM batch_audit.alert_told AS a WHERE batch_id = %s ORDER BY raised_at, alert_id
 """
 _EVENTS = """
 SELECT seq, encode(hash, 'hex') AS hash, created_at, principal_id, action, status, details

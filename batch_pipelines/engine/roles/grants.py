@@ -57,9 +57,11 @@ _ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
 RELATIONS: Final[dict[str, Grants]] = {
     "adopted_history": Grants(_READ, reader=False),
     "alembic_version": Grants(_READ),
-    "alert": Grants(_KEEP),
+    # It names critical rows by their keys; readers have `alert_told`.
+    "alert": Grants(_KEEP, reader=False),
     "alert_attempt": Grants(_KEEP, reader=False),
     "alert_delivery": Grants(_KEEP, reader=False),
+    "alert_told": Grants(),
     "archive_manifest": Grants(_KEEP),
     # Appended to by `append_event` alone.
     "audit_event": Grants(_READ, reader=False),
