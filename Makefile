@@ -13,8 +13,8 @@ dev: $(READY)  ## Dagster's UI, with sensors running, until Ctrl+C.
 test: $(READY) check  ## Everything that must hold.
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-soak: $(READY)  ## What takes too long for every change; the result goes to docs/soak.md.
-	$(BIN)/python scripts/soak.py
+soak: $(READY)  ## What takes too long for every change; results go to docs/soak.md. ONLY=tests/... runs one.
+	$(BIN)/python scripts/soak.py $(ONLY)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
