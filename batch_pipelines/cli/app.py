@@ -13,6 +13,7 @@ from batch_pipelines.cli import (
     cancel,
     db,
     dev,
+    erase,
     feeds,
     hold,
     imports,
@@ -60,6 +61,7 @@ app.command("reprocess")(imports.reprocess)
 app.command("retention")(retention.retention)
 app.command("rollback")(rollback.rollback)
 app.command("restore")(restore.restore)
+app.command("erase")(erase.erase)
 app.command("cancel")(cancel.cancel)
 app.command("rerun-failed")(reruns.rerun_failed)
 app.command("verify")(verify.verify)

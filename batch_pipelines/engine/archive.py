@@ -19,7 +19,7 @@ from batch_pipelines.engine.archiving.archives import drafting
 from batch_pipelines.engine.archiving.bag import REJECTS, opened
 from batch_pipelines.engine.archiving.choosing import archive_of
 from batch_pipelines.engine.archiving.contents import fill
-from batch_pipelines.engine.archiving.fixity import check_fixity
+from batch_pipelines.engine.archiving.fixity import check_fixity, validate_by_tool
 from batch_pipelines.engine.archiving.folder import ArchiveFolder
 from batch_pipelines.engine.archiving.leftovers import remove_leftovers
 from batch_pipelines.engine.archiving.packing import Packing
@@ -33,8 +33,6 @@ from batch_pipelines.engine.unfinished import clear_staging
 from batch_pipelines.engine.work import batch_for, recorded
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from batch_pipelines.engine.archiving.archives import Archive
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.postgres.database import Connection
@@ -139,7 +137,7 @@ def _write(connection: Connection, work: Work, batch: Batch, archive: Archive, n
         }
         seal = tags.write_tags(draft.folder, info)
         failpoint("archive.written", draft.folder)
-        _validate(draft.folder)
+        validate_by_tool(draft.folder)
         here = ArchiveFolder(draft.folder.parent)
         record = _compare(connection, work, batch, here, draft.folder.name, seal)
         draft.secure()
@@ -149,18 +147,6 @@ def _write(connection: Connection, work: Work, batch: Batch, archive: Archive, n
             place = failpoint("archive.sealed", archive.place(draft.seal()))
             archives.record(connection, replace(record, place=place))
             stages.end(connection, batch.batch_id, "archive")
-
-
-def _validate(folder: Path) -> None:
-    """Validate a bag by the tool of those who made the format."""
-    import bagit  # noqa: PLC0415  # a tenth of a second to import, which only this stage needs
-
-    try:
-        bagit.Bag(str(folder)).validate(processes=1)
-    except bagit.BagError as error:
-        kind = type(error).__name__
-        message = f"{folder}: the bag did not read back ({kind}). {_AGAIN}"
-        raise ArchiveError(message) from None
 
 
 def _read_again(archive: Archive, bag: str) -> str:

@@ -190,5 +190,9 @@ class RetentionError(BatchError):
     """Something whose time is over cannot be archived and deleted; it stays."""
 
 
+class ErasureError(BatchError):
+    """A person's records cannot be erased as somebody asked; what was not erased yet is as it was."""
+
+
 class ReportError(BatchError):
     """A report cannot be made, proven or signed as it was asked for."""

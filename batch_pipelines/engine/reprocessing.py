@@ -15,7 +15,7 @@ from batch_pipelines.engine.archiving.bag import SOURCE, open_bag
 from batch_pipelines.engine.errors import ArchiveError, DeliveryError
 from batch_pipelines.engine.feeds import EVERY_TABLE
 from batch_pipelines.engine.intake import sync_folder, write_staged
-from batch_pipelines.engine.ledger import archives, batches, files
+from batch_pipelines.engine.ledger import archives, batches, erasures, files
 from batch_pipelines.engine.promises import broken
 from batch_pipelines.engine.sources import Taken
 
@@ -46,6 +46,7 @@ def require_source(connection: Connection, settings: Settings, batch: Batch) -> 
     """
     if batch.duplicate_of is not None:
         batch = batches.by_id(connection, batch.duplicate_of)
+    erasures.require_none_under_way(connection, batch.batch_id)
     if archives.bag(connection, batch.batch_id) is None:
         message = (
             f"Batch {batch.batch_id} ({batch.name}) is {batch.status} and has no bag, so it cannot be "
@@ -85,6 +86,7 @@ def retake(connection: Connection, work: Work, batch_id: str, origin_id: str) ->
     if (origin.feed, origin.partition_key) != (work.feed.feed, work.key):
         message = f"Batch {origin_id} is of {origin.name}, and this run is of {work.name}."
         raise DeliveryError(message)
+    erasures.require_none_under_way(connection, origin_id)
     delivered = files.of_batch(connection, origin_id)
     size = sum(file.size for file in delivered)
     work.feed.limits.check(work.name, files=len(delivered), bytes=size)

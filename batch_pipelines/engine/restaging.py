@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from batch_pipelines.engine.archiving.bag import DIGESTS, open_bag
 from batch_pipelines.engine.archiving.contents import FEED
 from batch_pipelines.engine.errors import ArchiveError
-from batch_pipelines.engine.ledger import archives, files
+from batch_pipelines.engine.ledger import archives, erasures, files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +35,7 @@ def restage(connection: Connection, work: Work, batch: Batch) -> None:
     staged = files.of_batch(connection, batch.batch_id)
     if all((source / file.file_name).exists() for file in staged):
         return
+    erasures.require_none_under_way(connection, batch.batch_id)
     there = archives.bag(connection, batch.batch_id) or archives.deleted_bag(
         connection, batch.batch_id
     )

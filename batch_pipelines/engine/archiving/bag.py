@@ -42,11 +42,13 @@ class Bag:
         place: Its full path or URL.
         packing: How its files are packed.
         files: SHA-256 of all its files as they stand in it, hex, by path.
+        info: What it says of itself, by tag.
     """
 
     place: str
     packing: Packing
     files: Mapping[str, str]
+    info: Mapping[str, str]
     _archive: Archive
     _name: str
     _folder: Path
@@ -84,11 +86,7 @@ class Bag:
             except PackedError:
                 whole = False
             if proven.sha256() != self.files[stored] or not whole:
-                message = (
-                    f"{place}: damaged: it is not what the bag was sealed with. Restore it from a "
-                    "backup; `batch-pipelines archive verify` tells what else is."
-                )
-                raise ArchiveError(message)
+                raise ArchiveError(_damaged(place))
 
     def copy(self, name: str, target: Path) -> str:
         """Copy a file, unpacked.
@@ -116,6 +114,25 @@ class Bag:
             target.unlink(missing_ok=True)
             raise
         return digest.hexdigest()
+
+    def take_over(self, stored: str, target: Path) -> None:
+        """Copy a file as it stands in the bag, packed as it is.
+
+        Args:
+            stored: One of `files`.
+            target: What it becomes; its folder is there.
+
+        Raises:
+            ArchiveError: It is not what the bag was sealed with, or cannot be reached.
+        """
+        with self._archive.read(self._name, stored) as reading, target.open("wb") as writing:
+            proven = _Proven(reading)
+            while piece := proven.read():
+                writing.write(piece)
+            digest = proven.sha256()
+        if digest != self.files[stored]:
+            target.unlink()
+            raise ArchiveError(_damaged(f"{self.place}/{stored}"))
 
     def path(self, name: str) -> Path:
         """Have a file on this machine, unpacked and proven, for as long as the bag is open.
@@ -151,6 +168,13 @@ class Bag:
 
     def _stored(self, name: str) -> str:
         return f"{tags.DATA}/{self.packing.stored(name)}"
+
+
+def _damaged(place: str) -> str:
+    return (
+        f"{place}: damaged: it is not what the bag was sealed with. Restore it from a backup; "
+        "`batch-pipelines archive verify` tells what else is."
+    )
 
 
 class _Proven:
@@ -239,4 +263,4 @@ def opened(settings: Settings, archive: Archive, name: str, seal: str) -> Iterat
         raise ArchiveError(message) from None
     settings.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bag-", dir=settings.home) as folder:
-        yield Bag(archive.place(name), packing, files, archive, name, Path(folder))
+        yield Bag(archive.place(name), packing, files, info, archive, name, Path(folder))

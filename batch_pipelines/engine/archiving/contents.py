@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FEED: Final = "feed"
 """Folder of the feed file, as it was when the batch was loaded."""
+EXTRACT: Final = "ledger"
+"""Folder of what the ledger says."""
 # What the ledger holds of a batch, whole rows, and in which order. None of it has a value of a row, but
 # for keys of rows that differ. The audit trail's entries, and an anchor of it, stand beside it.
 _EXTRACT: Final[dict[str, LiteralString]] = {
@@ -87,7 +89,7 @@ def fill(
         keep_feed(work, batch.batch_id)
     for path in sorted(work.staged_feed(batch.batch_id).iterdir()):
         _put(packing, f"{FEED}/{path.name}", path, data)
-    _put_extract(connection, batch, anchor, data)
+    put_extract(connection, batch, anchor, data)
 
 
 def _put_source(
@@ -116,8 +118,16 @@ def _put(packing: Packing, name: str, origin: Path, data: Path) -> None:
     packing.pack(name, origin, target)
 
 
-def _put_extract(connection: Connection, batch: Batch, anchor: Anchor, data: Path) -> None:
-    ledger = data / "ledger"
+def put_extract(connection: Connection, batch: Batch, anchor: Anchor, data: Path) -> None:
+    """Write what the ledger says of a batch, and an anchor of the audit trail.
+
+    Args:
+        connection: A connection.
+        batch: The batch.
+        anchor: What the end of the audit trail is.
+        data: The bag's folder of data.
+    """
+    ledger = data / EXTRACT
     ledger.mkdir(parents=True)
     batch_id = sql.Literal(batch.batch_id)
     queries = {

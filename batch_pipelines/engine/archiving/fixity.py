@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batch_pipelines.engine.archiving import tags
+from batch_pipelines.engine.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from batch_pipelines.engine.archiving.archives import Archive
 
@@ -35,6 +37,25 @@ class Fixity:
     files: int
     size: int
     seal: str | None
+
+
+def validate_by_tool(folder: Path) -> None:
+    """Validate a bag by the tool of those who made the format.
+
+    Args:
+        folder: The bag, on this machine.
+
+    Raises:
+        ArchiveError: It is none that they would take for valid.
+    """
+    import bagit  # noqa: PLC0415  # a tenth of a second to import, which few need
+
+    try:
+        bagit.Bag(str(folder)).validate(processes=1)
+    except bagit.BagError as error:
+        kind = type(error).__name__
+        message = f"{folder}: the bag did not read back ({kind}). Remove the bag and run again."
+        raise ArchiveError(message) from None
 
 
 def check_fixity(archive: Archive, bag: str, seal: str | None = None) -> Fixity:

@@ -32,7 +32,9 @@ class TableBalance:
     default, which no digest covers, as little as what was stored in `server_changed` ones, whatever was
     sent there. `isolation_statements` were tried to find single bad records by
     halving. `column_types` are what `columns` are cast to before they are digested; none
-    where that was not kept, None where a replay came after one of them had changed.
+    where that was not kept, None where a replay came after one of them had changed. `erased` rows left
+    the tables since, for the sake of a person, and `erased_rejects` the quarantine: the digest is of the
+    others. Both are None where nobody was erased.
     """
 
     target_table: str
@@ -52,11 +54,13 @@ class TableBalance:
     filled: list[str] = field(default_factory=list)
     column_types: list[str] | None = field(default_factory=list)
     server_changed: list[str] = field(default_factory=list)
+    erased: int | None = None
+    erased_rejects: int | None = None
 
     @property
     def stored(self) -> int:
-        """Rows that carried the batch's stamp when it was published."""
-        return self.inserted + self.updated + self.unchanged
+        """Rows that carried the batch's stamp when it was published, but for those erased since."""
+        return self.inserted + self.updated + self.unchanged - (self.erased or 0)
 
     @property
     def not_covered(self) -> list[str]:
@@ -163,8 +167,8 @@ _FORGET_CHUNKS = "DELETE FROM batch_audit.row_digest WHERE batch_id = %s"
 _ADD_TABLE = """
 INSERT INTO batch_audit.batch_table (batch_id, target_table, source_records, inserted, updated,
     unchanged, rejected, skipped, superseded_within, removed, columns, normalised, digest_sum,
-    digest_moment, isolation_statements, filled, column_types, server_changed)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    digest_moment, isolation_statements, filled, column_types, server_changed, erased, erased_rejects)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _ADD_CHUNK = """
 INSERT INTO batch_audit.row_digest (batch_id, target_table, file_name, chunk, first_record, records,
@@ -191,7 +195,7 @@ WHERE batch_id = %(batch_id)s AND target_table = %(target_table)s AND file_name 
 _TABLES = """
 SELECT target_table, source_records, inserted, updated, unchanged, rejected, skipped,
        superseded_within, removed, columns, normalised, digest_sum, digest_moment,
-       isolation_statements, filled, column_types, server_changed
+       isolation_statements, filled, column_types, server_changed, erased, erased_rejects
 FROM batch_audit.batch_table WHERE batch_id = %s ORDER BY target_table
 """
 _CHUNKS = """

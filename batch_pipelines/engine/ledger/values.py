@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.postgres.database import Connection
 
-Purpose: TypeAlias = Literal["look", "export", "archive"]
+Purpose: TypeAlias = Literal["look", "export", "archive", "erase"]
 
 _OPEN = "SELECT batch_audit.open_values(%s, %s, %s)"
 _CLOSE = "SELECT set_config('batch_pipelines.opening', '', false)"
@@ -34,7 +34,7 @@ def opened(
         connection: A connection in autocommit mode, outside any transaction: the entry is committed
             before anything is shown.
         batch_id: The batch.
-        purpose: What for: to look, to export, or to put them into the batch's bag.
+        purpose: What for: to look, to export, to put them into the batch's bag, or to find a person's.
         principal: Who looks.
 
     Yields:

@@ -67,7 +67,7 @@ def readable(folder: Path, file: ImportFile, form: Format, room: int | None = No
     staged = folder / file.file_name
     if file.format in COLUMNAR:
         return staged
-    encoding = _encoding(staged, file, form)
+    encoding = encoding_of(staged, file, form)
     if file.compression is None and encoding == _UTF8:
         return staged
     plain = folder.parent / "plain" / encoding / file.file_name
@@ -86,7 +86,7 @@ def is_plain(folder: Path, file: ImportFile, form: Format) -> bool:
     return (
         file.format not in COLUMNAR
         and file.compression is None
-        and _encoding(folder / file.file_name, file, form) == _UTF8
+        and encoding_of(folder / file.file_name, file, form) == _UTF8
     )
 
 
@@ -187,8 +187,17 @@ def _limited(content: _Content, file: ImportFile, room: int | None) -> Iterator[
         yield piece
 
 
-def _encoding(staged: Path, file: ImportFile, form: Format) -> str:
-    """Name the encoding of a file: that of its byte order mark or else of the feed."""
+def encoding_of(staged: Path, file: ImportFile, form: Format) -> str:
+    """Name the encoding of a file: that of its byte order mark or else of the feed.
+
+    Args:
+        staged: The file.
+        file: What the ledger says of it.
+        form: How it is written.
+
+    Returns:
+        Its name; `utf-8` whatever UTF-8 is called.
+    """
     with _unpacked(staged, file.compression) as content:
         head = content.read(len(codecs.BOM_UTF32_LE))
     marked = (encoding for mark, encoding in _MARKS.items() if head.startswith(mark))

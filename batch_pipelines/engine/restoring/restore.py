@@ -20,7 +20,7 @@ from batch_pipelines.engine.archiving.rows.shape import pin
 from batch_pipelines.engine.catalog import read_table
 from batch_pipelines.engine.errors import ArchiveError, BatchError, BusyError, RestoreError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import archives, batches, events, restores
+from batch_pipelines.engine.ledger import archives, batches, erasures, events, restores
 from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.postgres.lease import seize
 from batch_pipelines.engine.restoring.colliding import collisions
@@ -122,6 +122,7 @@ def restore(
         if batch.status in batches.IN_FORCE:
             return Restored(batch, None, None, time.perf_counter() - began)
         _require_archived(connection, batch)
+        erasures.require_none_under_way(connection, batch.batch_id)
         if not request.dry_run:
             with connection.transaction():
                 events.append(connection, request.event(batch, "started", "IN_PROGRESS", {}))
@@ -182,6 +183,7 @@ class _Attempt:
             if batch.status in batches.IN_FORCE:
                 return None  # somebody else was first
             _require_archived(connection, batch)
+            erasures.require_none_under_way(connection, batch.batch_id)
             return self._bring_back(connection, batch)
 
     def _bring_back(self, connection: Connection, batch: Batch) -> RestorePlan:

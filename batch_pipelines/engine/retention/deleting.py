@@ -99,7 +99,7 @@ class Deletion:
         """
         with settled(connection, self.database, purpose="retention"):
             holds.lock_holds(connection)
-            _lock_tables(connection, [table.full_name for table in tables])
+            lock_target_tables(connection, [table.full_name for table in tables])
             failpoint("retention.locked", connection)
             self._look_again(connection)
             for found in live_rows(connection, self.item.batch_id, tables):
@@ -205,7 +205,16 @@ class Deletion:
         events.append(connection, told)
 
 
-def _lock_tables(connection: Connection, names: Sequence[str]) -> None:
+def lock_target_tables(connection: Connection, names: Sequence[str]) -> None:
+    """Keep all others from writing to tables until the transaction ends.
+
+    Args:
+        connection: A connection inside a transaction.
+        names: The tables, as in `public.flights`.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: Somebody else holds one.
+    """
     tables = connection.execute(sql.OIDS, ([*names],)).fetchall()
     lock_tables(connection, [oid for oid, *_ in tables], exclusive=True)
     connection.execute(sql.SET, ("lock_timeout", _TABLE_LOCK_WAIT))

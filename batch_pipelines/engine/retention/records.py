@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_pipelines.engine.archiving.archives import Archive
+    from batch_pipelines.engine.archiving.bag import Bag
     from batch_pipelines.engine.feed_parts.retention import DataClass
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.ledger.batches import Batch
@@ -178,6 +179,35 @@ def prove(settings: Settings, record: ArchiveRecord) -> Account:
     return _prove(settings, archive, name, record.tagmanifest_sha256)
 
 
+def tables_in(bag: Bag) -> list[str]:
+    """List the tables of which an open bag has lines.
+
+    Args:
+        bag: A bag of lines.
+    """
+    pieces: list[bytes] = []
+    bag.read(ACCOUNT, pieces.append)
+    return [*json.loads(b"".join(pieces))["tables"]]
+
+
+def lines_of(bag: Bag, table: str) -> Iterator[bytes]:
+    """Read the lines of a table out of an open bag.
+
+    Args:
+        bag: A bag of lines.
+        table: One of `tables_in`.
+
+    Yields:
+        Each line, without its end.
+
+    Raises:
+        ArchiveError: They are not what the bag was sealed with.
+    """
+    with bag.path(file_of(table)).open("rb") as file:
+        for line in file:
+            yield line.rstrip(b"\n")
+
+
 def _has(settings: Settings, record: ArchiveRecord, live: Account) -> bool:
     try:
         return prove(settings, record) == live
@@ -240,7 +270,7 @@ def _fill(
                     file.write(digest.add(line))
             if digest.lines().number:
                 account[name] = digest.lines()
-                own = _file(name)
+                own = file_of(name)
                 packing.pack(own, unpacked, data / packing.stored(own))
     unpacked.unlink(missing_ok=True)
     return account
@@ -274,7 +304,7 @@ def _prove(settings: Settings, archive: Archive, name: str, seal: str) -> Accoun
                 digest.update(piece)
                 ends += piece.count(b"\n")
 
-            bag.read(_file(table), take)
+            bag.read(file_of(table), take)
             found[table] = Lines(ends, digest.hexdigest())
         if _plain(found) != said:
             message = f"{bag.place}: it holds other lines than it says. Restore it from a backup."
@@ -282,7 +312,8 @@ def _prove(settings: Settings, archive: Archive, name: str, seal: str) -> Accoun
     return found
 
 
-def _file(table: str) -> str:
+def file_of(table: str) -> str:
+    """Say in which file of a bag, from its folder of data, the lines of a table are."""
     return f"records/{table}.jsonl"
 
 

@@ -90,6 +90,9 @@ RELATIONS: Final[dict[str, Grants]] = {
     # Keys of rows are no business of who only counts.
     "critical_record": Grants(_KEEP, reader=False),
     "entity_compliance": Grants(),
+    # Who was erased stands in neither; that somebody was is no business of who only counts.
+    "erasure": Grants(_KEEP, reader=False),
+    "erasure_place": Grants(_ALL, reader=False),
     "failed_batch": Grants(),
     "feed_pause": Grants(_KEEP),
     "feed_signature": Grants(_APPEND),
@@ -113,7 +116,7 @@ RELATIONS: Final[dict[str, Grants]] = {
     "retention_chunk": Grants(_ALL),
     "rollback_request": Grants(_KEEP, reader=False),
     "row_before_image": Grants(_ALL, reader=False, auditor=False),
-    "row_digest": Grants(_REPLACE),
+    "row_digest": Grants(_ALL),
     # People stand in it.
     "row_event": Grants(_REPLACE, reader=False),
     "signature_change": Grants(),
@@ -128,7 +131,7 @@ RELATIONS: Final[dict[str, Grants]] = {
     "values_opening": Grants((), reader=False, auditor=False),
     "validation_log": Grants(_KEEP),
     "validation_summary": Grants(_ALL, reader=False),
-    "verification_log": Grants(_REPLACE, reader=False),
+    "verification_log": Grants(_ALL, reader=False),
     "whole_digest": Grants(_KEEP),
 }
 """Tables and views of the schema batch_audit, by name."""
