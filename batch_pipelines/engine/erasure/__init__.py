@@ -3,10 +3,10 @@
 In the order of the data:
 
 - `subject`: whose records: a table, and values of some of its columns, which are never written down.
-- `searching`: the numbers of that person's records in a delivered file.
+- `searching`, `keys`, `copies`: the numbers of that person's records, in files and bags.
 - `plan`: where how much of it is, what stands in the way. It changes nothing.
-- `rows`: the one transaction over tables and ledger.
-- `cutting`, `bags`: a file without some of its records; a bag with such files in place of another one.
-- `record`: what is kept of an erasure, without values.
+- `rows`, `traces`: the one transaction over tables and ledger.
+- `cutting`, `refilling`, `bags`: files and bags without some records, in place of others.
+- `fitting`: what the ledger says of a batch, made to fit its new bags.
 - `course`: all of that, resumable; read this first.
 """

@@ -38,6 +38,8 @@ NOT_IN_THE_MATRIX = {
     "ledger/reconciliations": "a log of what another system has loaded; it changes nothing else",
     "reconciliation/": "an index, made on request",
     "ledger/compliance_reports": "a report, written as a whole",
+    "erasure/": "killed at each of its failpoints in tests/engine/erasure",
+    "ledger/erasures": "killed at each failpoint of an erasure in tests/engine/erasure",
     "ledger/verifications": "a log, one statement",
     "ledger/archives: UPDATE": "what was found of a bag, one statement",
     "ledger/batches: UPDATE batch_audit.import_history SET rejected_records": _VERDICT,
