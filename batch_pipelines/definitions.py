@@ -14,6 +14,7 @@ from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.engine.work import no_progress
 from batch_pipelines.jobs import (
     compliance_report_job,
+    erasure_job,
     feed_job,
     replay_job,
     rerun_job,
@@ -94,6 +95,7 @@ def build_defs(
             *jobs.values(),
             *[replay_job(feed, tags[feed.feed]) for feed in imported],
             rollback,
+            erasure_job(),
             restore_job(),
             retention,
             verify,

@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets import feed_checks
 from assets.compliance_report import NAME as COMPLIANCE_REPORT
+from assets.erasure import resume_erasures_op
 from assets.rerun import rerun_op
 from assets.restore import restore_op
 from assets.retention import (
@@ -93,6 +94,24 @@ def rollback_job() -> dg.JobDefinition:
         verify_rollback_op.alias("verify")(rollback_op.alias("rollback")(plan_op()))
 
     return _rollback
+
+
+def erasure_job() -> dg.JobDefinition:
+    """Make the job that ends erasures, of any feed.
+
+    Returns:
+        A job `erasure`; it takes no configuration, for nothing of a person may stand in one.
+    """
+
+    @dg.job(
+        name="erasure",
+        description="Ends erasures that were begun by `batch-pipelines erase` and left the tables.",
+        executor_def=dg.in_process_executor,
+    )
+    def _erasure() -> None:
+        resume_erasures_op()
+
+    return _erasure
 
 
 def restore_job() -> dg.JobDefinition:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.costs import BatchCost
     from batch_pipelines.engine.ledger.critical import CriticalCount
     from batch_pipelines.engine.ledger.events import Recorded
+    from batch_pipelines.engine.ledger.proofs import TableBalance
     from batch_pipelines.engine.ledger.rejects import RejectCount
     from batch_pipelines.engine.ledger.verifications import TableVerification
     from batch_pipelines.engine.postgres.database import Connection
@@ -155,14 +156,7 @@ def show(
         [[s.stage, s.status, _time(s.started_at), _seconds(s)] for s in records],
     )
     _print_files(staged)
-    if tables:
-        print_table(
-            "Balance: inserted + updated + unchanged + rejected + skipped = records",
-            ["table", "records", "inserted", "updated", "unchanged", "rejected", "skipped", "removed"],
-            [[t.target_table, t.source_records, t.inserted, t.updated, t.unchanged, t.rejected,
-              t.skipped, t.removed]
-             for t in tables],
-        )  # fmt: skip
+    _print_balance(tables)
     for each in waiting:
         say(
             f"{each.digest.rows:,} rows for {each.target_table} wait in {SCHEMA}.{each.name}, "
@@ -271,6 +265,23 @@ def _print_rollback(
         [[t.target_table, t.deleted, t.restored, t.reinstated, t.owned, t.kept, t.differing]
          for t in tables],
     )  # fmt: skip
+
+
+def _print_balance(tables: Sequence[TableBalance]) -> None:
+    if tables:
+        print_table(
+            "Balance: inserted + updated + unchanged + rejected + skipped = records",
+            ["table", "records", "inserted", "updated", "unchanged", "rejected", "skipped", "removed"],
+            [[t.target_table, t.source_records, t.inserted, t.updated, t.unchanged, t.rejected,
+              t.skipped, t.removed]
+             for t in tables],
+        )  # fmt: skip
+    for balance in tables:
+        if balance.erased or balance.erased_rejects:
+            say(
+                f"{balance.target_table}: {balance.erased or 0:,} rows and "
+                f"{balance.erased_rejects or 0:,} records set aside were erased since"
+            )
 
 
 def _print_files(staged: Sequence[files.ImportFile]) -> None:

@@ -83,6 +83,7 @@ def test_the_feeds_that_ship_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {job.name for job in defs.jobs or ()} == {
         *expected,
         "compliance_report_month",
+        "erasure",
         "restore",
         "retention",
         "rollback",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from batch_pipelines.engine.archiving import tags
+from batch_pipelines.engine.archiving.archives import drafting
 from batch_pipelines.engine.archiving.bag import opened
 from batch_pipelines.engine.archiving.choosing import place_of
 from batch_pipelines.engine.archiving.contents import put_extract
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.archiving.archives import Archive
     from batch_pipelines.engine.archiving.bag import Bag
+    from batch_pipelines.engine.archiving.fixity import Fixity
     from batch_pipelines.engine.erasure.refilling import Refilled
     from batch_pipelines.engine.feeds import Feed
     from batch_pipelines.engine.ledger.archives import ArchiveRecord
@@ -127,44 +129,42 @@ class BagErasure:
         record = next(each for each in known if each.place == self.place.place)
         archive, old = place_of(self.settings, record.place)
         name = _free_name(archive, old, {each.place for each in known})
-        draft = archive.draft(name, lease.token)
-        data = draft.folder / tags.DATA
-        data.mkdir()
-        with (
-            opened(self.settings, archive, old, record.tagmanifest_sha256) as bag,
-            tempfile.TemporaryDirectory(prefix="erase-", dir=self.settings.home) as scratch,
-        ):
-            refill = Refill(bag, self.place.positions, self.place.dropped, data, Path(scratch))
-            done = self._fill(connection, feed, batch, refill)
-            info = self._info(connection, batch, bag, data)
-        seal = tags.write_tags(draft.folder, info)
-        failpoint("erase.written", draft.folder)
-        validate_by_tool(draft.folder)
-        draft.secure()
-        here = ArchiveFolder(draft.folder.parent)
-        found = check_fixity(here, draft.folder.name, seal)
-        if found.problems:
-            message = f"{draft.folder}: did not read back ({'; '.join(found.problems[:5])})."
-            raise ArchiveError(message)
-        failpoint("erase.secured", draft.folder)
-        with settled(connection, self.database, purpose="erase_bag"):
-            holds.lock_holds(connection)
-            for hold in holds.over(connection, batch.batch_id):
-                message = f"{record.place} stays as it is: {hold} is over its batch."
-                raise ErasureError(message)
-            lease.hold(connection)
-            place = failpoint("erase.sealed", archive.place(draft.seal()))
-            self._record(connection, record, place, seal, found.files, found.size)
-            self._fit(connection, batch, done)
-            ((root,),) = connection.execute(ROOT, (batch.batch_id,)).fetchall()
-            told: dict[str, object] = {
-                "kind": self.place.kind, "bag": record.place, "records": self.place.found,
-                "sha256_before": record.tagmanifest_sha256, "new_bag": place, "sha256": seal,
-                "dropped": [*self.place.dropped], "root": root,
-            }  # fmt: skip
-            events.append(
-                connection, self.event("batch.bag.rewritten", "SUCCESS", batch.batch_id, told)
-            )
+        with drafting(archive, name, lease.token) as draft:
+            data = draft.folder / tags.DATA
+            data.mkdir()
+            with (
+                opened(self.settings, archive, old, record.tagmanifest_sha256) as bag,
+                tempfile.TemporaryDirectory(prefix="erase-", dir=self.settings.home) as scratch,
+            ):
+                refill = Refill(bag, self.place.positions, self.place.dropped, data, Path(scratch))
+                done = self._fill(connection, feed, batch, refill)
+                info = self._info(connection, batch, bag, data)
+            seal = tags.write_tags(draft.folder, info)
+            failpoint("erase.written", draft.folder)
+            found = _proven(draft.folder, seal)
+            draft.secure()
+            failpoint("erase.secured", draft.folder)
+            with settled(connection, self.database, purpose="erase_bag"):
+                holds.lock_holds(connection)
+                for hold in holds.over(connection, batch.batch_id):
+                    message = f"{record.place} stays as it is: {hold} is over its batch."
+                    raise ErasureError(message)
+                lease.hold(connection)
+                place = failpoint("erase.sealed", archive.place(draft.seal()))
+                self._record(connection, record, place, seal, found)
+                self._fit(connection, batch, done)
+                self._tell(connection, record, place, seal)
+
+    def _tell(self, connection: Connection, record: ArchiveRecord, place: str, seal: str) -> None:
+        ((root,),) = connection.execute(ROOT, (record.batch_id,)).fetchall()
+        told: dict[str, object] = {
+            "kind": self.place.kind, "bag": record.place, "records": self.place.found,
+            "sha256_before": record.tagmanifest_sha256, "new_bag": place, "sha256": seal,
+            "dropped": [*self.place.dropped], "root": root,
+        }  # fmt: skip
+        events.append(
+            connection, self.event("batch.bag.rewritten", "SUCCESS", record.batch_id, told)
+        )
 
     def _fill(self, connection: Connection, feed: Feed, batch: Batch, refill: Refill) -> Refilled:
         if self.place.kind == "records_bag":
@@ -191,14 +191,13 @@ class BagErasure:
         }
 
     def _record(
-        self, connection: Connection, old: ArchiveRecord, place: str, seal: str,
-        payload_files: int, size: int,
-    ) -> None:  # fmt: skip
+        self, connection: Connection, old: ArchiveRecord, place: str, seal: str, found: Fixity
+    ) -> None:
         now = dt.datetime.now(dt.UTC)
         archives.record(
             connection,
             replace(
-                old, place=place, payload_files=payload_files, payload_bytes=size,
+                old, place=place, payload_files=found.files, payload_bytes=found.size,
                 tagmanifest_sha256=seal, state="VALID", verified_at=now, checked_at=now, problems=[],
             ),
         )  # fmt: skip
@@ -210,11 +209,20 @@ class BagErasure:
         """Have the ledger say of the batch what is true of its bags from now on."""
         if not self.is_last:
             return
-        table = self.erasure.target_table
         if self.place.kind == "bag":
-            fit_delivered(connection, batch.batch_id, table, done)
+            fit_delivered(connection, batch.batch_id, done)
         elif self.place.kind == "rows_bag" and batch.status == "ARCHIVED":
             fit_rows(connection, batch.batch_id, done, self.place)
+
+
+def _proven(folder: Path, seal: str) -> Fixity:
+    """Read all of a bag that was written just now."""
+    validate_by_tool(folder)
+    found = check_fixity(ArchiveFolder(folder.parent), folder.name, seal)
+    if found.problems:
+        message = f"{folder}: did not read back ({'; '.join(found.problems[:5])})."
+        raise ArchiveError(message)
+    return found
 
 
 def _free_name(archive: Archive, old: str, known: set[str]) -> str:

@@ -16,14 +16,12 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.ledger.erasures import Place
     from batch_pipelines.engine.postgres.database import Connection
 
-# What the sender had promised of the file is not true of it any more.
+# What the sender had promised of the file is not true of it any more. Its records stay counted as they
+# were delivered: the balance says what became of each.
 _FILE: Final = """
 UPDATE batch_audit.import_file
 SET size = %(size)s, crc32c = %(crc32c)s, sha256 = %(sha256)s, expected_crc32c = NULL,
-    expected_source = NULL, expected_size = NULL, expected_digests = '{}', records = records - %(gone)s,
-    table_records = CASE WHEN table_records ? %(table)s THEN jsonb_set(table_records,
-            ARRAY[%(table)s], to_jsonb((table_records ->> %(table)s)::bigint - %(gone)s))
-        ELSE table_records END
+    expected_source = NULL, expected_size = NULL, expected_digests = '{}'
 WHERE batch_id = %(batch)s AND file_name = %(name)s
 """
 # In two steps: numbers are unique while they change.
@@ -69,13 +67,12 @@ WHERE batch_id = %(batch)s AND target_table = %(table)s
 """
 
 
-def fit_delivered(connection: Connection, batch_id: str, table: str, done: Refilled) -> None:
+def fit_delivered(connection: Connection, batch_id: str, done: Refilled) -> None:
     """Say of files, rejects and chunks what the rewritten bag of a delivery has.
 
     Args:
         connection: A connection inside the transaction that records the bag.
         batch_id: The batch.
-        table: The table whose records were erased.
         done: What the bag was filled with.
     """
     for (own, name), crcs in done.digests.items():
@@ -95,7 +92,7 @@ def fit_delivered(connection: Connection, batch_id: str, table: str, done: Refil
                 {"batch": batch_id, "table": own, "file": name, "chunk": chunk, **parts(digest)},
             )
     for file in done.files:
-        _fit_file(connection, batch_id, table, file)
+        _fit_file(connection, batch_id, file)
 
 
 def fit_rows(connection: Connection, batch_id: str, done: Refilled, place: Place) -> None:
@@ -128,11 +125,11 @@ def parts(digest: RowDigest) -> dict[str, int]:
     return {"rows": digest.rows, "total": digest.total, "moment": digest.moment}
 
 
-def _fit_file(connection: Connection, batch_id: str, table: str, file: NewFile) -> None:
+def _fit_file(connection: Connection, batch_id: str, file: NewFile) -> None:
     records = [cut.record for cut in file.cuts]
     wanted = {
-        "batch": batch_id, "name": file.name, "table": table, "size": file.size,
-        "crc32c": file.crc32c, "sha256": file.sha256, "gone": len(records), "records": records,
+        "batch": batch_id, "name": file.name, "size": file.size,
+        "crc32c": file.crc32c, "sha256": file.sha256, "records": records,
         "sizes": [cut.size for cut in file.cuts], "lines": [cut.lines for cut in file.cuts],
     }  # fmt: skip
     connection.execute(_FILE, wanted)

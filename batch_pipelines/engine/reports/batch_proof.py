@@ -17,8 +17,9 @@ def balance(facts: BatchFacts) -> Section:
     validated = {each.target_table: each for each in facts.validations}
     rows = tuple(
         (t.target_table, counted, t.source_records, t.inserted, t.updated, t.unchanged, t.rejected,
-         t.skipped, t.superseded_within, t.removed, validated[t.target_table].tgt_records
-         if t.target_table in validated else None, _balances(t, counted))
+         t.skipped, t.superseded_within, t.removed, t.erased, t.erased_rejects,
+         validated[t.target_table].tgt_records if t.target_table in validated else None,
+         _balances(t, counted))
         for t in facts.tables
         for counted in [_counted(facts, t.target_table)]
     )  # fmt: skip
@@ -29,6 +30,7 @@ def balance(facts: BatchFacts) -> Section:
          Column("inserted", "count"), Column("updated", "count"), Column("unchanged", "count"),
          Column("set aside", "count"), Column("skipped", "count"),
          Column("superseded within", "count"), Column("removed", "count"),
+         Column("erased", "count"), Column("erased from what was set aside", "count"),
          Column("rows validated", "count"), Column("balances", "state")),
         rows,
     )  # fmt: skip
@@ -37,7 +39,8 @@ def balance(facts: BatchFacts) -> Section:
     )
     text = (
         "Files are counted by a second, simpler reader that shares no code with the loader; rows "
-        "by PostgreSQL. Removed are rows of a batch that this one took the place of." + waiting
+        "by PostgreSQL. Removed are rows of a batch that this one took the place of; erased, those "
+        "that have left it since, for the sake of a person." + waiting
         if rows
         else "No row of it has come as far as a table." + waiting
     )
@@ -50,7 +53,8 @@ def _counted(facts: BatchFacts, table: str) -> int | None:
 
 
 def _balances(table: TableBalance, counted: int | None) -> str:
-    outcomes = table.stored + table.rejected + table.skipped + table.superseded_within
+    written = table.inserted + table.updated + table.unchanged
+    outcomes = written + table.rejected + table.skipped + table.superseded_within
     if counted is None:
         return "UNVERIFIED"
     return "yes" if outcomes == table.source_records == counted else "no"
