@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0037"
-down_revision = "0036"
+revision = "0038"
+down_revision = "0037"
 
 # Counts that are null while nothing was erased: roots over rows of before have no such column.
 UPGRADE = """
