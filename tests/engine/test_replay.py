@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batch_pipelines.engine.archive import archive
+from batch_pipelines.engine.audit.verify import verify_audit
 from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.errors import StageOrderError, ThresholdError
 from batch_pipelines.engine.ledger import batches, proofs, rejects
 from batch_pipelines.engine.validate import require_valid, validate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from batch_pipelines.engine.ledger.batches import Batch
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
@@ -80,6 +83,21 @@ def test_a_replay_of_what_is_still_wrong_changes_nothing(site18: MakeSite) -> No
         replay(here)
     assert here.newest() == first
     assert len(rejects.of_batch(here.connection, first.batch_id)) == 3
+
+
+def test_a_replay_of_nothing_leaves_the_reasons_that_the_trail_vouches_for(
+    site18: MakeSite, tmp_path: Path
+) -> None:
+    """Given rejects that have another reason now, when none can be loaded, all stays."""
+    here = lenient(site18)
+    first = here.load({"a.csv": "id,parent,note\n1,1,{}\n2,2,{}\n"})
+    here.sql("INSERT INTO parent VALUES (2)")
+    here.sql("INSERT INTO t VALUES (2, 1, '{}')")
+    before = rejects.of_batch(here.connection, first.batch_id)
+    with pytest.raises(ThresholdError):
+        replay(here)
+    assert rejects.of_batch(here.connection, first.batch_id) == before
+    assert verify_audit(here.connection, tmp_path).findings == ()
 
 
 def test_there_is_nothing_to_replay_of_what_is_not_published(site18: MakeSite) -> None:

@@ -212,8 +212,8 @@ def _analyze(
 
 
 def _keep(connection: Connection, publication: Publication, found: Rejects) -> None:
-    """Keep the rejects of a batch of which nothing is published."""
-    if publication.purpose == "rehearsal":
+    """Keep the rejects of a batch of which nothing is published; of one that is, they are kept."""
+    if publication.purpose in {"rehearsal", "replay"}:
         return
     with connection.transaction():
         publication.work.lease.hold(connection)
