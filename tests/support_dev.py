@@ -32,31 +32,50 @@ def running_dev(folder: Path, surroundings: dict[str, str]) -> Iterator[tuple[st
     Yields:
         Where the UI is, which answers, and the process.
     """
+    server = EmbeddedServer(home=folder / "home")
+    url, process = start_dev(folder, surroundings)
+    try:
+        yield url, process
+    finally:
+        children = process.children(recursive=True)
+        process.terminate()
+        _, left = psutil.wait_procs([process, *children], timeout=180)
+        for each in left:
+            each.kill()
+        running = server.is_running()
+        server.stop(force=True)
+        shutil.rmtree(server.folder, ignore_errors=True)
+        shutil.rmtree(server.socket_folder, ignore_errors=True)
+    assert left == [], "`dev` left processes behind"
+    assert process.returncode == 0
+    assert not running, "`dev` left its database running"
+
+
+def start_dev(folder: Path, surroundings: dict[str, str]) -> tuple[str, psutil.Popen]:
+    """Start `dev`, and wait until its UI answers.
+
+    Args:
+        folder: For its log.
+        surroundings: The environment.
+
+    Returns:
+        Where the UI is, and the process, which is the caller's to end.
+    """
     port = _free_port()
     log = folder / "dev.log"
-    server = EmbeddedServer(home=folder / "home")
     with log.open("w") as output:
         process = psutil.Popen(
             [sys.executable, "-m", "batch_pipelines", "dev", "--port", str(port)],
             env=surroundings, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_for(f"{url}/server_info", process, log)
-            yield url, process
-        finally:
-            children = process.children(recursive=True)
-            process.terminate()
-            _, left = psutil.wait_procs([process, *children], timeout=180)
-            for each in left:
-                each.kill()
-            running = server.is_running()
-            server.stop(force=True)
-            shutil.rmtree(server.folder, ignore_errors=True)
-            shutil.rmtree(server.socket_folder, ignore_errors=True)
-    assert left == [], "`dev` left processes behind"
-    assert process.returncode == 0
-    assert not running, "`dev` left its database running"
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{url}/server_info", process, log)
+    except BaseException:
+        process.terminate()
+        process.wait(180)
+        raise
+    return url, process
 
 
 def _free_port() -> int:
@@ -66,7 +85,7 @@ def _free_port() -> int:
 
 
 def _wait_for(url: str, process: psutil.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5):  # noqa: S310  # our own, on loopback
