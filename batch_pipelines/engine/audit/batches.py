@@ -12,11 +12,28 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.postgres.database import Connection
 
-# A batch at which a run is at work is on its way from one entry to the next.
+# A batch at which a run is at work is on its way from one entry to the next. The trail has to say so,
+# too: else who changes the ledger's word of a batch would only have to say that one is at work on it.
 _AT_WORK = """
-    h.status = 'IN_PROGRESS' OR EXISTS (
+    CASE WHEN h.status = 'IN_PROGRESS' OR EXISTS (
         SELECT FROM batch_audit.batch_stage AS s
         WHERE s.batch_id = h.batch_id AND s.status = 'IN_PROGRESS')
+    THEN EXISTS (
+        SELECT FROM batch_audit.audit_event AS s
+        WHERE s.resource_id = h.batch_id::text AND s.resource_type = 'batch'
+            AND s.action IN ('batch.ingest.started', 'batch.checksum.started',
+                             'batch.bulk_write.started', 'batch.validate.started',
+                             'batch.archive.started')
+            AND NOT EXISTS (
+                SELECT FROM batch_audit.audit_event AS d
+                WHERE d.resource_id = s.resource_id AND d.resource_type = 'batch' AND d.seq > s.seq
+                    AND d.action IN (replace(s.action, '.started', '.done'),
+                                     replace(s.action, '.started', '.failed'))))
+        OR coalesce((
+            SELECT e.details #>> '{history,status}' FROM batch_audit.audit_event AS e
+            WHERE e.resource_id = h.batch_id::text AND e.resource_type = 'batch'
+                AND e.details ? 'history' ORDER BY e.seq DESC LIMIT 1), 'IN_PROGRESS') = 'IN_PROGRESS'
+    ELSE false END
 """
 _COUNT = f"""
 SELECT count(*), count(*) FILTER (WHERE {_AT_WORK}) FROM batch_audit.import_history AS h

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterable, Mapping
 
     from batch_pipelines.engine.audit.anchors import Anchor
@@ -57,6 +58,7 @@ class Walk:
     confirmed: int = 0
     skipped: int = 0
     _root: bytes = b""
+    _at: dt.datetime | None = None
 
     def __post_init__(self) -> None:
         self._begins = {segment.first_seq for segment in self.sealed.values()}
@@ -82,7 +84,7 @@ class Walk:
             )
             self._find(entry.seq, "edited", message)
         self._hold_to_anchors(entry.seq, entry.hash)
-        self.after, self.hash = max(self.after, entry.seq), entry.hash
+        self.after, self.hash, self._at = max(self.after, entry.seq), entry.hash, entry.created_at
         self._hold_to_seal(entry)
 
     def skip(self, segment: Segment) -> None:
@@ -113,6 +115,10 @@ class Walk:
             self._find(head.seq + 1, "head", message)
         elif head.hash != self.hash.hex():
             message = f"the ledger has another hash of its last entry {head.seq}"
+            self._find(head.seq, "head", message)
+        elif self._at is not None and head.at != self._at:
+            # From there on the next entries are dated.
+            message = f"the ledger has another time of its last entry {head.seq}"
             self._find(head.seq, "head", message)
         beyond = [seq for seq in self.anchors if seq > self.after]
         if beyond:
