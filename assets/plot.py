@@ -7,7 +7,8 @@ of the reports, standing alone: an image does not know whether it is on a light 
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, ParamSpec
 
 import dagster as dg
 
@@ -15,7 +16,7 @@ from batch_pipelines.engine.reports.charts import Chart, Series, draw
 from batch_pipelines.engine.reports.trends import compared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from batch_pipelines.engine.ledger.speeds import StageSpeed
     from batch_pipelines.engine.reports.charts import Picture
@@ -27,6 +28,25 @@ _LISTED = 5
 _MEGABYTE = 1_000_000
 
 
+_P = ParamSpec("_P")
+
+
+def _no_reason_to_fail(
+    show: Callable[_P, dg.MetadataValue],
+) -> Callable[_P, dg.MetadataValue]:
+    """Say so where something cannot be drawn: the rows are there, and the stage would read failed."""
+
+    @functools.wraps(show)
+    def shown(*args: _P.args, **named: _P.kwargs) -> dg.MetadataValue:
+        try:
+            return show(*args, **named)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the rows are none the worse
+            return dg.MetadataValue.md(f"It could not be drawn: {type(error).__name__}.")
+
+    return shown
+
+
+@_no_reason_to_fail
 def throughput(speeds: Sequence[StageSpeed], *, of_records: bool) -> dg.MetadataValue:
     """Show how fast a stage was.
 
@@ -60,6 +80,7 @@ def throughput(speeds: Sequence[StageSpeed], *, of_records: bool) -> dg.Metadata
     return dg.MetadataValue.md("\n".join([image, "", head, "|---|---|---|--:|--:|--:|--:|", *rows]))
 
 
+@_no_reason_to_fail
 def recent(found: Sequence[RecentBatch]) -> dg.MetadataValue:
     """Show how the batches of a feed went: how fast, how much of each was loaded, what was set aside.
 

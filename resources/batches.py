@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import psycopg
 
 from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.ledger import batches as ledger
@@ -128,7 +127,7 @@ class Batches:
             if batch is None:
                 return None
             return file_batch(connection, self.settings, batch.batch_id, work.clock())
-        except (OSError, psycopg.Error) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the batch is none the worse
             work.notice(f"The report of the batch was not written: {type(error).__name__}")
             return None
 
@@ -144,7 +143,7 @@ class Batches:
         """
         try:
             return file_feed(connection, self.settings, work.feed, work.clock())
-        except (OSError, psycopg.Error) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the batch is none the worse
             work.notice(f"The report of the feed was not written: {type(error).__name__}")
             return None
 

@@ -95,4 +95,4 @@ def _print(chosen: Sequence[Chosen], *, json: bool) -> None:
     elif rows:
         print_table("Failed partitions", [*rows[0]], [[*row.values()] for row in rows])
     else:
-        say("No partition stands failed.")
+        say("No partition stands failed that no run waits for or works on.")

@@ -92,24 +92,28 @@ def watched(page: Page) -> tuple[list[str], list[str]]:
     return said, asked
 
 
-def test_a_report_can_be_read_everywhere(report: Path, browser: Browser, pictures: Path) -> None:
-    address = report.as_uri()
-    for name, width, scheme, media in (
-        ("desk", 1280, "light", "screen"),
-        ("desk-dark", 1280, "dark", "screen"),
-        ("phone", 390, "light", "screen"),
-        ("phone-dark", 390, "dark", "screen"),
-        ("narrow", 320, "light", "screen"),
-        ("tablet", 820, "light", "screen"),
-        # A4 less its margins, at 96 dots an inch; on paper the dark is left aside.
-        ("paper", 688, "dark", "print"),
-    ):
+VIEWS = (
+    ("desk", 1280, "light", "screen"),
+    ("desk-dark", 1280, "dark", "screen"),
+    ("phone", 390, "light", "screen"),
+    ("phone-dark", 390, "dark", "screen"),
+    ("narrow", 320, "light", "screen"),
+    ("tablet", 820, "light", "screen"),
+    # A4 less its margins, at 96 dots an inch; on paper the dark is left aside.
+    ("paper", 688, "dark", "print"),
+)
+
+
+def look_everywhere(browser: Browser, path: Path, pictures: Path, drawn: int) -> None:
+    """Look at a page in each view: nothing is cut off, faint, or loaded from elsewhere."""
+    address = path.as_uri()
+    for name, width, scheme, media in VIEWS:
         context = browser.new_context(viewport={"width": width, "height": 900})
         page = context.new_page()
         page.emulate_media(color_scheme=scheme, media=media)  # type: ignore[arg-type]
         said, asked = watched(page)
         page.goto(address)
-        page.screenshot(path=pictures / f"report-{name}.png", full_page=True)
+        page.screenshot(path=pictures / f"{path.parent.name}-{name}.png", full_page=True)
         assert said == [], name
         assert asked == [address], name
         assert page.evaluate(_OVERFLOW) <= 0, (name, page.evaluate(_OUTSIDE))
@@ -118,11 +122,16 @@ def test_a_report_can_be_read_everywhere(report: Path, browser: Browser, picture
         dark = scheme == "dark" and media == "screen"
         assert (back == "rgb(255, 255, 255)") != dark, name
         assert page.locator("img, script").count() == 0
-        assert page.locator("svg.chart").count() == 4
+        assert page.locator("svg.chart").count() == drawn
         context.close()
 
+
+def test_a_report_can_be_read_everywhere(report: Path, browser: Browser, pictures: Path) -> None:
+    look_everywhere(browser, report, pictures, drawn=4)
+    look_everywhere(browser, report.parents[1] / "feeds" / f"{FEED}.html", pictures, drawn=3)
+
     page = browser.new_page()
-    page.goto(address)
+    page.goto(report.as_uri())
     # Walked by keyboard, and by who listens: landmarks, and names of pictures and tables.
     page.keyboard.press("Tab")
     assert page.evaluate("() => document.activeElement.className") == "skip"

@@ -81,6 +81,13 @@ def test_the_newest_batches_are_listed_first_and_names_are_no_markup() -> None:
     assert "| 20 |" in str(throughput(speeds, of_records=True).value)
 
 
+def test_what_cannot_be_drawn_fails_no_stage() -> None:
+    endless = speed("a", records=10**400)
+    assert str(throughput([endless], of_records=True).value) == (
+        "It could not be drawn: OverflowError."
+    )
+
+
 def test_without_a_batch_it_says_so() -> None:
     assert "No batch" in str(throughput([], of_records=True).value)
     assert "No batch" in str(recent([]).value)

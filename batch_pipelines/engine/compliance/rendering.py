@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _REMEDIES = {
     "failed": "batch-pipelines rerun-failed",
     "validation_failed": "batch-pipelines batches --status VALIDATION_FAILED",
+    "unvalidated": "batch-pipelines batches --status PUBLISHED",
     "unverified": "batch-pipelines verify --all",
     "differing": "batch-pipelines verify --all",
     "damaged_bags": "batch-pipelines archive verify --all",

@@ -254,6 +254,13 @@ def test_findings_are_open_whatever_their_age(db: Connection, tmp_path: Path) ->
     assert len(failed) > 0
     assert found["failed"] == len(failed)
     assert found["validation_failed"] == seen["VALIDATION_FAILED"]
+    assert found["unvalidated"] == 0
+    db.execute("UPDATE batch_audit.import_history SET status = 'PUBLISHED' WHERE feed = 'lab'")
+    (wanted,) = db.execute(
+        "SELECT count(*) FROM batch_audit.import_history WHERE feed = 'lab' AND started_at < %s",
+        (end,),
+    ).fetchall()
+    assert figures(report(db, tmp_path, "2026-04").read, "findings")["unvalidated"] == wanted[0]
     # No lease is held: all that is in progress is dead.
     assert found["dead_runs"] == seen["IN_PROGRESS"]
     alerts = table(db, "SELECT * FROM batch_audit.alert")

@@ -28,6 +28,18 @@ WHERE h.status = 'FAILED' AND h.started_at < %(until)s
         AND later.attempt > h.attempt AND later.status <> 'DUPLICATE')
 ORDER BY h.started_at DESC, h.batch_id LIMIT %(listed)s
 """
+# Nobody works on it: what a validation would find, nobody knows.
+_UNVALIDATED = """
+SELECT h.started_at, h.feed, h.partition_key, h.batch_id::text, h.published_at,
+       h.started_at < %(start)s, count(*) OVER (),
+       count(*) FILTER (WHERE h.started_at < %(start)s) OVER ()
+FROM batch_audit.import_history AS h
+LEFT JOIN batch_audit.batch_lease AS l USING (feed, partition_key)
+WHERE h.status = 'PUBLISHED' AND h.started_at < %(until)s
+  AND (l.feed IS NULL OR l.released_at IS NOT NULL OR l.expires_at < %(as_of)s)
+  AND (%(feeds)s::text[] IS NULL OR h.feed = ANY(%(feeds)s))
+ORDER BY h.started_at DESC, h.batch_id LIMIT %(listed)s
+"""
 _INVALID = """
 SELECT h.started_at, h.feed, h.partition_key, h.batch_id::text, h.error_details,
        h.started_at < %(start)s, count(*) OVER (),
@@ -111,6 +123,10 @@ _FINDINGS = (
     _Finding(
         "validation_failed", "Batches in force that failed their validation",
         ("began|time", "feed", "partition", "batch|code", "why"), _INVALID,
+    ),
+    _Finding(
+        "unvalidated", "Batches in force that are not validated, and that no run works on",
+        ("began|time", "feed", "partition", "batch|code", "visible since|time"), _UNVALIDATED,
     ),
     _Finding(
         "unverified", "Validations that could not be made",
