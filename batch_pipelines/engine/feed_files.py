@@ -19,12 +19,22 @@ from batch_pipelines.engine.formats import Format
 from batch_pipelines.engine.loaded import Batches
 from batch_pipelines.engine.queries import Query
 from batch_pipelines.engine.rules import Among, Matches, Range, References, Rule
+from batch_pipelines.engine.written_yaml import WrittenYamlError, line_of, read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
+
+JOBS_OF_ALL = frozenset(
+    {
+        "rollback", "restore", "retention", "rerun_failed", "verify_batches", "verify_archive",
+        "verify_audit", "compliance_report_month",
+    }
+)  # fmt: skip
+"""Names of the jobs that are there for all feeds; a feed's own job has its name."""
+_REPLAY = "_replay"
 
 
 def load_feed(path: Path) -> Feed:
@@ -45,41 +55,19 @@ def load_feed(path: Path) -> Feed:
         message = f"{path}: cannot be read as UTF-8 text ({type(error).__name__})."
         raise FeedError(message) from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or "not YAML"
-        message = f"{path}:{line}: {problem}. Check indentation, quotes and colons there."
+        written = read_yaml(text)
+    except WrittenYamlError as error:
+        line = "" if error.line is None else f":{error.line}"
+        message = f"{path}{line}: {error.what}"
         raise FeedError(message) from None
-    except RecursionError:
-        message = f"{path}: nests deeper than any feed does. Check its brackets and indentation."
-        raise FeedError(message) from None
-    except ValueError as error:
-        # What looks like a date or a number, and is none.
-        message = (
-            f"{path}: holds a value that is not what it looks like ({error}). Put it in quotes."
-        )
-        raise FeedError(message) from None
-    recursive = _recursive(root)
-    if recursive is not None:
-        message = (
-            f"{path}:{recursive.start_mark.line + 1}: what begins here holds an alias of itself; "
-            "write the value out in its place."
-        )
-        raise FeedError(message)
-    doubled = _doubled_key(root)
-    if doubled is not None:
-        message = f"{path}:{doubled.start_mark.line + 1}: `{doubled.value}` stands twice; keep one."
-        raise FeedError(message)
+    root = written.root
     try:
-        return Feed.model_validate(data)
+        return Feed.model_validate(written.data)
     except pydantic.ValidationError as error:
         problems = error.errors(include_url=False)
         wrong_inside = {problem["loc"][:1] for problem in problems if len(problem["loc"]) > 1}
         lines = [
-            f"{path}:{_line(root, problem['loc'])}: {_explain(problem)}"
+            f"{path}:{line_of(root, problem['loc'])}: {_explain(problem)}"
             for problem in problems
             # A list whose entries are all wrong counts as empty, too; that is no second problem.
             if problem["type"] != "too_short" or problem["loc"] not in wrong_inside
@@ -114,6 +102,13 @@ def load_feeds(folder: Path) -> dict[str, Feed]:
             other = feeds[feed.feed][1].name
             problems.append(f"{path}:1: feed {feed.feed} stands in {other} too; rename one.")
         feeds[feed.feed] = (feed, path)
+    for feed, path in feeds.values():
+        name = feed.feed
+        if name in JOBS_OF_ALL or name.removesuffix(_REPLAY) in feeds.keys() - {name}:
+            problems.append(
+                f"{path}:1: a feed cannot be named {name}: Dagster has another job of that name. "
+                "Rename the feed."
+            )
     if problems:
         raise FeedError("\n".join(problems))
     return {name: feeds[name][0] for name in sorted(feeds)}
@@ -135,7 +130,7 @@ def place_of(folder: Path, feed: str, loc: Sequence[int | str]) -> str | None:
         if isinstance(root, yaml.MappingNode) and any(
             key.value == "feed" and value.value == feed for key, value in root.value
         ):
-            return f"{path}:{_line(root, loc)}"
+            return f"{path}:{line_of(root, loc)}"
     return None
 
 
@@ -158,67 +153,6 @@ def find_feed(feeds: Mapping[str, Feed], name: str) -> Feed:
     hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(feeds) or 'none'}."
     message = f"There is no feed {name}. {hint}"
     raise FeedError(message)
-
-
-def _doubled_key(node: yaml.Node | None) -> yaml.ScalarNode | None:
-    for parent in _walk(node):
-        if isinstance(parent, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, _ in parent.value:
-                if key.value in seen:
-                    return key  # type: ignore[no-any-return]  # PyYAML's stubs: Node
-                seen.add(str(key.value))
-    return None
-
-
-def _recursive(root: yaml.Node | None) -> yaml.Node | None:
-    """Find a node that an alias below it refers to."""
-    done: set[yaml.Node] = set()
-
-    def search(node: yaml.Node, above: tuple[yaml.Node, ...]) -> yaml.Node | None:
-        if node in above:
-            return node
-        if node not in done:
-            done.add(node)
-            for child in _children(node):
-                if found := search(child, (*above, node)):
-                    return found
-        return None
-
-    return None if root is None else search(root, ())
-
-
-def _walk(root: yaml.Node | None) -> Iterator[yaml.Node]:
-    """Go through a tree; what several aliases refer to is visited once."""
-    waiting = [] if root is None else [root]
-    seen: set[yaml.Node] = set()
-    while waiting:
-        node = waiting.pop(0)
-        if node not in seen:
-            seen.add(node)
-            yield node
-            waiting[:0] = _children(node)
-
-
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return [value for _, value in node.value]
-    return [*node.value] if isinstance(node, yaml.SequenceNode) else []
-
-
-def _line(node: yaml.Node | None, loc: Sequence[int | str]) -> int:
-    """Follow pydantic's location through the YAML tree, as far as it goes."""
-    line = node.start_mark.line + 1 if node is not None else 1
-    for step in loc:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == step), None)
-            if found is None:
-                return line
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-            node = node.value[step]
-            line = node.start_mark.line + 1 if node is not None else line
-    return line
 
 
 _KNOWN: Mapping[tuple[str, ...], Collection[str]] = {

@@ -11,7 +11,7 @@ from dagster_postgres.storage import DagsterPostgresStorage
 
 from batch_pipelines.definitions import build_defs
 from batch_pipelines.engine.errors import FeedError
-from batch_pipelines.engine.feed_files import load_feeds
+from batch_pipelines.engine.feed_files import JOBS_OF_ALL, load_feeds
 from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.settings import Settings
 from tests.support_shop import DAY, FEED, open_shop, stage_key
@@ -40,6 +40,11 @@ def test_a_feed_becomes_five_assets_in_the_order_of_the_data(defs: dg.Definition
         assert node.group_name == FEED
         assert [*node.owners] == ["team:shop"]
         assert node.description
+
+
+def test_a_feed_cannot_take_the_name_of_a_job_of_all_feeds() -> None:
+    jobs = build_defs(feeds=[], load=Settings).get_repository_def().get_all_jobs()
+    assert {job.name for job in jobs if not job.name.startswith("__")} == JOBS_OF_ALL
 
 
 def test_the_stages_of_a_feed_share_its_partitions_one_run_each(defs: dg.Definitions) -> None:

@@ -386,7 +386,7 @@ def test_an_alias_of_something_else_is_fine(written: Callable[[str], Path]) -> N
 def test_aliases_of_aliases_are_looked_at_once(written: Callable[[str], Path]) -> None:
     """Given a few lines that would be a thousand million when written out, they are refused soon."""
     lines = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{f'*a{n - 1}, ' * 10}]" for n in range(1, 10)]
-    with pytest.raises(FeedError, match="`a0` is not known"):
+    with pytest.raises(FeedError, match=r"feed\.yaml: stands for more than 100,000 values"):
         load_feed(written("\n".join(lines)))
 
 
@@ -407,6 +407,18 @@ def test_feeds_come_by_name_and_other_files_are_left_alone(tmp_path: Path) -> No
     (tmp_path / "a.yml").write_text(TWO_TABLES)
     (tmp_path / "README.md").write_text("no feed")
     assert list(load_feeds(tmp_path)) == ["flights", "reference"]
+
+
+def test_a_feed_is_not_named_like_a_job_that_is_there_already(tmp_path: Path) -> None:
+    for name in ("flights", "flights_replay", "rollback", "hotel_replay"):
+        (tmp_path / f"{name}.yaml").write_text(changed("feed: flights", f"feed: {name}"))
+    with pytest.raises(FeedError) as error:
+        load_feeds(tmp_path)
+    assert str(error.value).splitlines() == [
+        f"{tmp_path}/{name}.yaml:1: a feed cannot be named {name}: Dagster has another job of that "
+        "name. Rename the feed."
+        for name in ("flights_replay", "rollback")
+    ]
 
 
 def test_the_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:

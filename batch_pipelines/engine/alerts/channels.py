@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydantic
-import yaml
 
 from batch_pipelines.engine.errors import SettingsError
+from batch_pipelines.engine.written_yaml import WrittenYamlError, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -100,14 +100,13 @@ def read_channels(setting: pydantic.SecretStr | None) -> Channels:
 def _read_file(path: Path) -> dict[str, Any]:
     where = f"{VARIABLE} is taken for the path of a file"
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = read_yaml(path.read_text(encoding="utf-8")).data
     except (OSError, UnicodeError, ValueError):
         # The name is not repeated: what was meant for a URL would be a secret.
         message = f"{where}, and no file of text can be read there. {_EXPECTED}."
         raise SettingsError(message) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
+    except WrittenYamlError as error:
+        line = f", line {error.line}" if error.line is not None else ""
         message = f"{where}; the file{line} is no YAML or JSON. Expected NAME: URL on each line."
         raise SettingsError(message) from None
     if not isinstance(found, dict):

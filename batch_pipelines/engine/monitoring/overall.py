@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pydantic
-import yaml
 
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.feed_parts.monitor import Counts, Monitor
+from batch_pipelines.engine.written_yaml import WrittenYamlError, read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,9 +37,14 @@ def read_overall(path: Path | None) -> Monitor:
     if path is None:
         return DEFAULT
     try:
-        monitor = Monitor.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (OSError, UnicodeError, yaml.YAMLError):
+        written = read_yaml(path.read_text(encoding="utf-8"))
+        monitor = Monitor.model_validate(written.data or {})
+    except (OSError, UnicodeError):
         message = f"{VARIABLE}: {path} cannot be read as YAML."
+        raise SettingsError(message) from None
+    except WrittenYamlError as error:
+        line = "" if error.line is None else f":{error.line}"
+        message = f"{VARIABLE}: {path}{line} cannot be read as YAML: {error.what}"
         raise SettingsError(message) from None
     except pydantic.ValidationError as error:
         problems = "; ".join(

@@ -94,6 +94,8 @@ def test_what_cannot_be_used_is_said_without_a_secret(text: str, said: str) -> N
     ("text", "said"),
     [
         ("ops: [geheim", "the file, line 1 is no YAML or JSON"),
+        ("all: &all [*all]", "the file, line 1 is no YAML or JSON"),
+        ("ops: " + "[" * 5000, "the file is no YAML or JSON"),
         ("- geheim", "the file has no names"),
         ("ops: geheim", "ops is neither a URL"),
         ("ops: {geheim: 1}", "ops is neither a URL"),

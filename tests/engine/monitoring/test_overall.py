@@ -27,6 +27,11 @@ def test_without_a_file_there_is_a_default(tmp_path: Path) -> None:
     [
         (None, "cannot be read as YAML"),
         ("a: [", "cannot be read as YAML"),
+        (
+            "over: &all [*all]",
+            ":1 cannot be read as YAML: what begins here holds an alias of itself",
+        ),
+        ("over: 24h\nover: 1h", ":2 cannot be read as YAML: `over` stands twice"),
         ("over: often", "is not what `monitor` of a feed may be: over"),
         ("on_breach: pause", "a breach is told and nothing else"),
         ("throughput_drop: {warn: 50%}", "a breach is told and nothing else"),
