@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
@@ -47,11 +47,21 @@ class Chosen:
         failed: The partition.
         decision: What is done.
         requested_by: Who asked for it; None where it is done without anybody asking.
+        reprocess: The batch whose source, out of its bag, it is to load, as what failed was to; None
+            where that is what lies in landing.
     """
 
     failed: Failed
     decision: Decision
     requested_by: str | None = None
+    reprocess: str | None = None
+
+    @property
+    def run_config(self) -> dict[str, Any]:
+        """What the run of the feed's job is told; nothing, as a rule."""
+        if self.reprocess is None:
+            return {}
+        return {"ops": {f"{self.failed.feed}__ingest": {"config": {"reprocess": self.reprocess}}}}
 
 
 def stand_failed(
@@ -138,16 +148,17 @@ def choose_due(
         paused, asked = pauses.paused(connection), asked_by(connection)
         for each in failed:
             by = asked.get((each.feed, each.partition_key, each.occasion))
+            bag = _bag_of(instance, each)
             decision = Decision(run=True, why=f"{by} asked for it")
             if by is None:
                 decision = decide(each, feeds[each.feed].rerun, now)
             if each.feed in paused:
                 decision = _PAUSED
-            elif decision.run and delivery_of(feeds[each.feed], each, batches) == _GONE:
+            elif decision.run and _is_gone(feeds[each.feed], each, batches, bag):
                 decision = Decision(run=False, why="its delivery is not in landing any more")
             elif not decision.run and decision.at is None and heals(each):
                 _tell(connection, each, decision)
-            chosen.append(Chosen(each, decision, by))
+            chosen.append(Chosen(each, decision, by, bag))
     return chosen
 
 
@@ -170,16 +181,15 @@ def choose_asked(
     Returns:
         Each of them, without those that he did not name.
     """
-    return [
-        Chosen(
-            each, decide_asked(each, asked, delivery_of(feeds[each.feed], each, batches) or None)
-        )
-        for each in stand_failed(instance, batches, feeds)
-        if not names or each.name in names
-    ]
-
-
-_GONE = ""
+    chosen = []
+    for each in stand_failed(instance, batches, feeds):
+        if names and each.name not in names:
+            continue
+        bag = _bag_of(instance, each)
+        # Whatever lies in landing, it is not what failed.
+        delivery = None if bag else delivery_of(feeds[each.feed], each, batches) or None
+        chosen.append(Chosen(each, decide_asked(each, asked, delivery), reprocess=bag))
+    return chosen
 
 
 def delivery_of(feed: Feed, failed: Failed, batches: Batches) -> str | None:
@@ -200,6 +210,20 @@ def delivery_of(feed: Feed, failed: Failed, batches: Batches) -> str | None:
     except BatchError:
         return None
     return _GONE if delivery is None else delivery.fingerprint
+
+
+def _is_gone(feed: Feed, failed: Failed, batches: Batches, bag: str | None) -> bool:
+    return bag is None and delivery_of(feed, failed, batches) == _GONE
+
+
+def _bag_of(instance: dg.DagsterInstance, failed: Failed) -> str | None:
+    """Say out of which batch's bag a failed run was to load; None where it was out of landing."""
+    # The batch's id is that of the run that began it; before there is one, the run itself is named.
+    run = instance.get_run_by_id(failed.batch_id)
+    told: dict[str, Any] = {} if run is None else dict(run.run_config)
+    ops = told.get("ops", {})
+    config = ops.get(f"{failed.feed}__ingest", {}).get("config", {})
+    return config.get("reprocess") or None
 
 
 def _tell(connection: Connection, failed: Failed, decision: Decision) -> None:

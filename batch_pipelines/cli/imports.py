@@ -147,23 +147,39 @@ def reprocess(
     _end(outcomes, json=json)
 
 
+@dataclass(frozen=True)
+class Again:
+    """Partitions of a feed that are imported again.
+
+    Attributes:
+        feed: The feed.
+        keys: Their partition keys.
+        reprocess: The batch whose source they are, out of its bag; None for what lies in landing.
+    """
+
+    feed: Feed
+    keys: tuple[str, ...]
+    reprocess: str | None = None
+
+
 def import_again(
-    settings: Settings, database: Database, wanted: Sequence[tuple[Feed, list[str]]], *, json: bool
+    settings: Settings, database: Database, wanted: Sequence[Again], *, json: bool
 ) -> None:
     """Import partitions of several feeds, and end as `import` does.
 
     Args:
         settings: The settings.
         database: The target database.
-        wanted: Feeds, and the partition keys of each.
+        wanted: What is imported.
         json: Whether to print JSON.
     """
     feeds = load_feeds(settings.feeds)
     tags = feed_tags(feeds.values())
     outcomes = []
-    for feed, keys in wanted:
-        importer = _Importer(feed, settings, database, tags[feed.feed])
-        outcomes += importer.run(keys, quiet=json)
+    for each in wanted:
+        own = tags[each.feed.feed]
+        importer = _Importer(each.feed, settings, database, own, reprocess=each.reprocess)
+        outcomes += importer.run([*each.keys], quiet=json)
     tell_catalog(settings, database, feeds, quiet=json)
     _end(outcomes, json=json)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batch_pipelines.cli.imports import import_again
+from batch_pipelines.cli.imports import Again, import_again
 from batch_pipelines.cli.show import Json, print_json, print_table, say
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.feed_files import find_feed, load_feeds
@@ -62,12 +62,14 @@ def rerun_failed(
             end_dead_runs(instance, batches)
             chosen = choose_asked(instance, batches, feeds, asked, partitions or [])
         _require_failed(partitions or [], chosen)
-        again = [each.failed for each in chosen if each.decision.run]
+        again = [each for each in chosen if each.decision.run]
         if not dry_run and again:
-            keys: dict[str, list[str]] = {}
+            keys: dict[tuple[str, str | None], list[str]] = {}
             for each in again:
-                keys.setdefault(each.feed, []).append(each.partition_key)
-            import_again(settings, database, [(feeds[n], k) for n, k in keys.items()], json=json)
+                place = (each.failed.feed, each.reprocess)
+                keys.setdefault(place, []).append(each.failed.partition_key)
+            wanted = [Again(feeds[n], tuple(k), bag) for (n, bag), k in keys.items()]
+            import_again(settings, database, wanted, json=json)
             return
     _print(chosen, json=json)
 

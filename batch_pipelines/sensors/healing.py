@@ -98,6 +98,7 @@ def rerun_sensor(
                     run_key=f"{each.failed.name}:{each.failed.occasion}",
                     job_name=each.failed.feed,
                     partition_key=each.failed.partition_key,
+                    run_config=each.run_config,
                     tags={REQUESTED_BY_TAG: each.requested_by or "sensor rerun_failed"},
                 )
                 for each in due

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ledger import batches
 from tests.engine.restoring.support import archive_rows
 from tests.support_shop import DAY, FEED, orders
@@ -56,3 +57,20 @@ def test_a_delivery_is_imported_again_out_of_its_bag(cli: Cli, shop: Shop) -> No
     assert cli("reprocess", first[:8]).code == 0
     assert shop.query("SELECT count(*) FROM orders") == [(20,)]
     assert cli("reprocess", "nothing/such").code != 0
+
+
+def test_what_failed_out_of_a_bag_is_run_again_out_of_that_bag(cli: Cli, shop: Shop) -> None:
+    """Given a reprocess that lost its database, when it is run again, landing plays no part in it."""
+    path = shop.deliver(DAY, orders(20))
+    assert cli("import", FEED).code == 0
+    first = cli("batches", "--json").json[0]["batch_id"]
+    shop.deliver(DAY, orders(5))
+    assert cli("import", FEED).code == 0
+    end = "SELECT pg_terminate_backend(work_pid, 5000) FROM batch_audit.batch_lease"
+    with armed("bulk_write.before_fence", lambda value: (shop.query(end), value)[1]):
+        assert cli("reprocess", first[:8]).code == 1
+    path.unlink()
+    assert cli("rerun-failed").code == 0
+    assert shop.query("SELECT count(*) FROM orders") == [(20,)]
+    with shop.database.connect("test") as connection:
+        assert batches.find(connection, f"{FEED}/{DAY}").status == "SUCCESS"
