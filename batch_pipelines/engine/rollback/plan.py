@@ -14,6 +14,7 @@ from psycopg import sql
 
 from batch_pipelines.engine.catalog import STAMP, foreign_keys_to, is_stamped
 from batch_pipelines.engine.ledger import archives, batches, rollbacks
+from batch_pipelines.engine.retention import holds
 from batch_pipelines.engine.rollback.targets import STAMP_NAME, joined, targets_of, uuid
 from batch_pipelines.engine.rollback.touched import OVERWRITTEN, find_touched
 
@@ -222,6 +223,13 @@ def look(
 
 
 def _final(connection: Connection, batch: Batch, old: str | None) -> Iterator[Obstacle]:
+    for hold in holds.over(connection, batch.batch_id):
+        # Of rows that go nothing is kept: whoever may take them away may lift the hold, and says why.
+        what = (
+            f"are under {hold}; nothing that is held is taken away. Where it may be: "
+            f"batch-pipelines hold lift {hold.hold_id} --reason TEXT"
+        )
+        yield Obstacle("all tables", batch.written_records or 0, what, None, "final")
     until = batch.rollback_possible_until
     if until is not None and until < dt.datetime.now(dt.UTC):
         what = f"could be rolled back until {until:%Y-%m-%d %H:%M} UTC; import a correction instead"

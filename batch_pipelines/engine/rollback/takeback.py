@@ -1,10 +1,11 @@
 """The transaction in which batches are taken back: all of it happens, or nothing, and the ledger knows.
 
-Its order: the partitions (so that no run is at work on them, and none that lost its lease can write),
-the advisory locks of all tables by OID, the tables themselves against writers who know nothing of those;
-then for each batch, newest first: look, undo, the ledger's word; deferred constraints; COMMIT. Readers
-see the tables as before until then. Whatever PostgreSQL ends for no fault of ours (a deadlock, a
-serialization failure, a lock that somebody holds too long) is tried again.
+Its order: holds (so that none is set before it ends), the partitions (so that no run is at work on them,
+and none that lost its lease can write), the advisory locks of all tables by OID, the tables themselves
+against writers who know nothing of those; then for each batch, newest first: look, undo, the ledger's
+word; deferred constraints; COMMIT. Readers see the tables as before until then. Whatever PostgreSQL ends
+for no fault of ours (a deadlock, a serialization failure, a lock that somebody holds too long) is tried
+again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from batch_pipelines.engine.failpoints import failpoint
 from batch_pipelines.engine.ledger import batches, events, rollbacks, staged_tables
 from batch_pipelines.engine.postgres.database import lock_tables
 from batch_pipelines.engine.postgres.lease import seize
+from batch_pipelines.engine.retention import holds
 from batch_pipelines.engine.rollback.keeping import keep_rows
 from batch_pipelines.engine.rollback.plan import Plan, look
 from batch_pipelines.engine.rollback.targets import tables_of
@@ -292,6 +294,7 @@ class _Attempt:
 
     def run(self, connection: Connection) -> None:
         """Take everything back that was asked for, newest first."""
+        holds.lock_holds(connection)
         found = [batches.by_id(connection, batch_id) for batch_id in self.locked]
         strict = needs_two(found, self.feeds)
         if strict and self.request.approved_by is None and not self.rehearsal:

@@ -18,6 +18,7 @@ from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.digests.sql import table_digest
 from batch_pipelines.engine.images import as_json
 from batch_pipelines.engine.ledger import proofs, rollbacks
+from batch_pipelines.engine.retention import holds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,9 @@ def keep_superseded(connection: Connection, publication: Publication) -> None:
     if old is None or not publication.is_real:
         return
     written = sum(t.inserted + t.updated + t.unchanged for t in proofs.tables(connection, old))
-    kept = written <= publication.work.feed.rollback.superseded_rows
+    # What is held stays on record, however much it is.
+    held = bool(holds.over(connection, old))
+    kept = held or written <= publication.work.feed.rollback.superseded_rows
     if kept:
         for source in publication.sources:
             key = publication.upsert_key(source) or source.table.primary_key
