@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.feed_files import load_feeds
-from batch_pipelines.engine.postgres.database import DAGSTER_SCHEMA, dagster_url, open_database
+from batch_pipelines.engine.postgres.database import (
+    DAGSTER_DATABASE,
+    DAGSTER_SCHEMA,
+    Database,
+    dagster_url,
+    embedded_server,
+    open_as_owner,
+    open_database,
+)
 from batch_pipelines.engine.postgres.migrate import create_tables, upgrade
+from batch_pipelines.engine.roles.grants import EMBEDDED_LOGIN
+from batch_pipelines.engine.roles.letting_in import give_database, let_in
+from batch_pipelines.engine.roles.settle import open_schema
 from batch_pipelines.run_tags import WRITES_TAG
 
 if TYPE_CHECKING:
@@ -19,7 +31,7 @@ if TYPE_CHECKING:
 
     import dagster as dg
 
-    from batch_pipelines.engine.postgres.database import Connection, Database
+    from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.settings import Settings
 
 # The URL is a secret: dagster.yaml names this variable instead of holding it.
@@ -57,6 +69,19 @@ nux:
 """
 
 
+@dataclass(frozen=True)
+class UpToDate:
+    """What stands after a database was brought up to date.
+
+    Attributes:
+        revision: Of the ledger.
+        created: Names of the feeds whose tables were made.
+    """
+
+    revision: str | None
+    created: tuple[str, ...]
+
+
 @contextmanager
 def prepared(settings: Settings) -> Iterator[Database]:
     """Make database and Dagster's folder ready for as long as the block lasts.
@@ -75,10 +100,8 @@ def prepared(settings: Settings) -> Iterator[Database]:
         SettingsError: The database cannot be reached.
     """
     with open_database(settings) as database:
-        if database.embedded:
-            upgrade(database)
-            with database.connect("prepare") as connection:
-                create_tables(connection, load_feeds(settings.feeds).values(), settings.feeds)
+        if settings.database_url is None:
+            bring_up_to_date(settings)
         url = dagster_url(settings)
         if settings.database_url is not None and settings.dagster_url is None:
             with database.connect("prepare") as connection:
@@ -94,6 +117,38 @@ def prepared(settings: Settings) -> Iterator[Database]:
         os.environ["DAGSTER_HOME"] = str(home)
         os.environ[_STORAGE_VARIABLE] = url
         yield database
+
+
+def bring_up_to_date(settings: Settings) -> UpToDate:
+    """Migrate the ledger, make the tables of feeds that ship SQL, and let the pipelines in.
+
+    On the embedded server its owner does it, whom the pipelines do not log in as; on another whoever
+    the settings name.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        What was done.
+
+    Raises:
+        SettingsError: PostgreSQL refuses a migration, or an administrator has to make the roles.
+        FeedError: It refuses the SQL of a feed.
+    """
+    feeds = load_feeds(settings.feeds)
+    with open_as_owner(settings) as owner:
+        ledger = upgrade(owner)
+        with owner.connect("prepare") as connection:
+            if settings.database_url is None:
+                let_in(connection, EMBEDDED_LOGIN)
+            elif settings.dagster_url is None:
+                open_schema(connection, DAGSTER_SCHEMA)
+            created = create_tables(connection, feeds.values(), settings.feeds)
+        if settings.database_url is None:
+            storage = Database(embedded_server(settings).url(DAGSTER_DATABASE))
+            with storage.connect("prepare") as connection:
+                give_database(connection, EMBEDDED_LOGIN)
+    return UpToDate(ledger.current, created)
 
 
 def _ensure_schema(connection: Connection) -> None:

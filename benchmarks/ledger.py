@@ -213,7 +213,7 @@ def benchmark() -> None:
     """Measure, and print a table and the bar."""
     options = _options()
     with common.project() as project:
-        upgrade(Database(project.server.url(DATA_DATABASE), embedded=True))
+        upgrade(Database(project.server.url(DATA_DATABASE)))
         with project.connect() as connection:
             common.note(f"filling a ledger with {options.rows:,} checksums")
             began = time.perf_counter()

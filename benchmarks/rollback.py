@@ -81,7 +81,7 @@ class _Bench:
 
     @property
     def database(self) -> Database:
-        return Database(self.project.server.url(DATA_DATABASE), embedded=True)
+        return Database(self.project.server.url(DATA_DATABASE))
 
     def sql(self, statement: str, *parameters: object) -> None:
         with self.project.connect() as connection:

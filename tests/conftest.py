@@ -197,14 +197,14 @@ def store(_s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
 
 
 def as_pipelines(request: pytest.FixtureRequest, url: str) -> str:
-    """Say how the pipelines of a test log in: as the ledger's owner, or as a writer if it is marked so.
+    """Say how the pipelines of a test log in: as a writer, or as the ledger's owner if it is marked so.
 
     Args:
         request: The request of a fixture of the test.
         url: The database, as its owner logs in.
     """
-    marked = request.node.get_closest_marker("writer") is not None
-    return databases.as_writer(url) if marked else url
+    marked = request.node.get_closest_marker("owner") is not None
+    return url if marked else databases.as_writer(url)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
+from psycopg.conninfo import make_conninfo
 
 from batch_pipelines.engine.archive import archive
 from batch_pipelines.engine.bulk_write import bulk_write
@@ -16,6 +17,7 @@ from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ingest import ingest
 from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.ledger.stages import STAGES
+from batch_pipelines.engine.postgres.database import Database
 from batch_pipelines.engine.postgres.lease import acquire
 from batch_pipelines.engine.validate import require_valid, validate
 from batch_pipelines.engine.work import Work
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.ledger.stages import Stage
-    from batch_pipelines.engine.postgres.database import Connection, Database
+    from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.settings import Settings
 
 Content: TypeAlias = "str | bytes | pa.Table"
@@ -63,16 +65,21 @@ class Site:
     """A database, folders and a feed.
 
     Attributes:
-        database: The target and ledger.
+        database: The target and ledger, as the pipelines log in.
         settings: Folders and times.
         feed: The feed.
-        connection: For the test's own questions, in autocommit mode.
+        connection: For the test's own questions, as the owner, in autocommit mode.
     """
 
     database: Database
     settings: Settings
     feed: Feed
     connection: Connection
+
+    @property
+    def owner(self) -> Database:
+        """Target and ledger, as their owner logs in."""
+        return Database(make_conninfo(self.database.url, user=self.connection.info.user))
 
     def landing(self, key: str = KEY) -> Path:
         """Folder of a partition's delivery."""

@@ -15,7 +15,7 @@ from batch_pipelines.engine.adoption import give_back
 from batch_pipelines.engine.adoption import track as tracking
 from batch_pipelines.engine.adoption.records import Options
 from batch_pipelines.engine.adoption.short_locks import Pace
-from batch_pipelines.engine.postgres.database import open_database
+from batch_pipelines.engine.postgres.database import open_as_owner
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.settings import load_settings
 
@@ -153,7 +153,7 @@ def untrack(
 
 @contextmanager
 def _database() -> Iterator[Database]:
-    with open_database(load_settings()) as database:
+    with open_as_owner(load_settings()) as database:
         with database.connect("adoption") as connection:
             require_current(connection)
         yield database

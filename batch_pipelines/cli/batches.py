@@ -37,7 +37,7 @@ from batch_pipelines.engine.ledger import rejects as quarantine
 from batch_pipelines.engine.ledger import signatures as feed_signatures
 from batch_pipelines.engine.ledger.events import of_batch
 from batch_pipelines.engine.ledger.staged_tables import SCHEMA
-from batch_pipelines.engine.postgres.database import open_database
+from batch_pipelines.engine.postgres.database import open_as_owner, open_database
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.reconciliation.reconcile import find_reconciled
 from batch_pipelines.engine.settings import load_settings
@@ -363,8 +363,12 @@ def _print_verified(found: Sequence[TableVerification], kept: Retained) -> None:
 
 
 @contextmanager
-def opened_ledger() -> Iterator[Connection]:
+def opened_ledger(*, values: bool = False) -> Iterator[Connection]:
     """Open a ledger that is up to date.
+
+    Args:
+        values: Whether somebody wants to look at values of rows, which the pipelines must not do for
+            him: who types at the embedded server owns it, and elsewhere the settings say who he is.
 
     Yields:
         A connection in autocommit mode.
@@ -372,7 +376,8 @@ def opened_ledger() -> Iterator[Connection]:
     Raises:
         SettingsError: The database does not let us in, or its ledger is not up to date.
     """
-    with open_database(load_settings()) as database, database.connect("show") as connection:
+    opened = open_as_owner if values else open_database
+    with opened(load_settings()) as database, database.connect("show") as connection:
         require_current(connection)
         yield connection
 

@@ -16,23 +16,19 @@ from batch_pipelines.engine.adoption.records import FIRST_REVISION
 from batch_pipelines.engine.adoption.standing import standings
 from batch_pipelines.engine.audit.rebuild import rebuild
 from batch_pipelines.engine.errors import SettingsError
-from batch_pipelines.engine.feed_files import load_feeds
 from batch_pipelines.engine.postgres.actor import command_line
 from batch_pipelines.engine.postgres.database import (
-    DAGSTER_SCHEMA,
     DATA_DATABASE,
     embedded_server,
-    open_database,
+    open_as_owner,
 )
 from batch_pipelines.engine.postgres.migrate import (
     check_revision,
-    create_tables,
     downgrade,
     status,
-    upgrade,
 )
-from batch_pipelines.engine.roles.settle import open_schema
 from batch_pipelines.engine.settings import Settings, load_settings
+from batch_pipelines.instance import bring_up_to_date
 
 # Batches that are listed; JSON has all of them.
 _NAMED = 20
@@ -88,26 +84,19 @@ def url(*, json: Json = False) -> None:
 @app.command("upgrade")
 def upgrade_(*, json: Json = False) -> None:
     """Bring the ledger up to date, and create the tables of feeds that ship SQL."""
-    settings = load_settings()
-    feeds = load_feeds(settings.feeds)
-    with open_database(settings) as database:
-        after = upgrade(database)
-        with database.connect("upgrade") as connection:
-            if settings.database_url is not None and settings.dagster_url is None:
-                open_schema(connection, DAGSTER_SCHEMA)
-            created = create_tables(connection, feeds.values(), settings.feeds)
+    done = bring_up_to_date(load_settings())
     if json:
-        print_json({"revision": after.current, "tables_created_for": created})
+        print_json({"revision": done.revision, "tables_created_for": done.created})
         return
-    say(f"The ledger is at revision {after.current}.")
-    for feed in created:
+    say(f"The ledger is at revision {done.revision}.")
+    for feed in done.created:
         say(f"Tables of feed {feed} created.")
 
 
 @app.command("status")
 def status_(*, json: Json = False) -> None:
     """Say which revision the ledger is at, which tables are tracked or adopted, and what is left."""
-    with open_database(load_settings()) as database, database.connect("status") as connection:
+    with open_as_owner(load_settings()) as database, database.connect("status") as connection:
         found = status(connection)
         tables = standings(connection)
     left = ["batch-pipelines db upgrade"] if found.pending else [t.next for t in tables if t.next]
@@ -143,7 +132,7 @@ def downgrade_(
         typer.confirm(
             f"This drops what the ledger holds past revision {to}. Go on?", abort=True, err=True
         )
-    with open_database(load_settings()) as database:
+    with open_as_owner(load_settings()) as database:
         check_revision(to)
         if to == "base" or to < FIRST_REVISION:
             give_all_back(database)

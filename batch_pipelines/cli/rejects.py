@@ -64,7 +64,7 @@ def rejects(
     json: Json = False,
 ) -> None:
     """Show which records of a batch were set aside, and why."""
-    with opened_ledger() as connection:
+    with opened_ledger(values=raw or export is not None) as connection:
         asked = ledger.find(connection, batch)
         # A duplicate has no records of its own.
         found = ledger.by_id(connection, asked.duplicate_of) if asked.duplicate_of else asked

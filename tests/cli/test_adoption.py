@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli
     from tests.support_shop import Shop
 
+pytestmark = pytest.mark.owner("who tracks or adopts a table owns it")
+
 CUSTOMERS = "public.customers"
 HISTORY = """
 CREATE TABLE public.jobs AS

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli
     from tests.support_shop import Shop
 
-pytestmark = pytest.mark.writer
-
 # Imports, and halts before its commit until a file appears.
 HALTING = """
 import pathlib, sys, time

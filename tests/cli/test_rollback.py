@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli
     from tests.support_shop import Shop
 
-pytestmark = pytest.mark.writer
-
 PARTITION = f"{FEED}/{DAY}"
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli
     from tests.support_shop import Shop
 
-pytestmark = pytest.mark.writer
-
 
 def test_batches_are_listed_newest_first(cli: Cli, shop: Shop) -> None:
     shop.deliver("a", orders(5))

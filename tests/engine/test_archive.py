@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Content, Site
 
-pytestmark = pytest.mark.writer
-
 DDL = """
 CREATE TABLE t (a integer, "B b" text, c numeric(10,2), j jsonb, import_batch_id uuid,
     PRIMARY KEY ("B b", a))

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
-pytestmark = pytest.mark.writer
-
 DDL = """
 CREATE TABLE parent (id int PRIMARY KEY);
 INSERT INTO parent VALUES (1);

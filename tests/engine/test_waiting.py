@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
-pytestmark = pytest.mark.writer
-
 DDL = """
 CREATE TABLE p (id integer PRIMARY KEY, name text NOT NULL, import_batch_id uuid);
 CREATE TABLE c (id integer PRIMARY KEY, parent integer NOT NULL REFERENCES p, host inet,

@@ -17,7 +17,8 @@ from psycopg import conninfo
 
 from batch_pipelines.engine.errors import SettingsError, UnavailableError
 from batch_pipelines.engine.postgres.actor import Actor
-from batch_pipelines.engine.postgres.server import EmbeddedServer
+from batch_pipelines.engine.postgres.server import OWNER, EmbeddedServer
+from batch_pipelines.engine.roles.grants import EMBEDDED_LOGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,12 +71,10 @@ class Database:
 
     Attributes:
         url: Connection string of libpq; a secret, so it does not appear in the repr.
-        embedded: Whether it is the embedded server, which is ours to migrate without asking.
         actor: Who acts over its connections; the audit trail names them.
     """
 
     url: str = field(repr=False)
-    embedded: bool = False
     actor: Actor = field(default_factory=Actor.of_process)
 
     def connect(self, purpose: str, *, lock_timeout: str = _SHORT_WAIT) -> Connection:
@@ -125,24 +124,47 @@ class Database:
 
 @contextmanager
 def open_database(settings: Settings) -> Iterator[Database]:
-    """Make the database available for as long as the block lasts.
+    """Make the database available to the pipelines for as long as the block lasts.
 
     Args:
         settings: The settings; without a database URL the embedded server is started and, at the
             end, stopped again unless somebody else uses it.
 
     Yields:
-        The database.
+        The database; on the embedded server as its writer logs in.
 
     Raises:
         ServerError: The embedded server cannot be started.
     """
+    with _opened(settings, EMBEDDED_LOGIN) as database:
+        yield database
+
+
+@contextmanager
+def open_as_owner(settings: Settings) -> Iterator[Database]:
+    """Make the database available to who changes the ledger's schema, or tables of feeds.
+
+    Args:
+        settings: As of `open_database`.
+
+    Yields:
+        The database; on the embedded server as its owner logs in. Of another the settings say who does.
+
+    Raises:
+        ServerError: The embedded server cannot be started.
+    """
+    with _opened(settings, OWNER) as database:
+        yield database
+
+
+@contextmanager
+def _opened(settings: Settings, user: str) -> Iterator[Database]:
     if settings.database_url is not None:
         yield Database(settings.database_url.get_secret_value())
         return
     server = embedded_server(settings)
     with server.use():
-        yield Database(server.url(DATA_DATABASE), embedded=True)
+        yield Database(server.url(DATA_DATABASE, user))
 
 
 def embedded_server(settings: Settings) -> EmbeddedServer:
@@ -152,9 +174,13 @@ def embedded_server(settings: Settings) -> EmbeddedServer:
         settings: The settings; only `home` matters.
 
     Returns:
-        The server, with one database for data and ledger and one for Dagster.
+        The server, with one database for data and ledger and one for Dagster, and the pipelines' login.
     """
-    return EmbeddedServer(home=settings.home, databases=(DATA_DATABASE, DAGSTER_DATABASE))
+    return EmbeddedServer(
+        home=settings.home,
+        databases=(DATA_DATABASE, DAGSTER_DATABASE),
+        logins=(EMBEDDED_LOGIN,),
+    )
 
 
 def dagster_url(settings: Settings) -> str:
@@ -174,7 +200,9 @@ def dagster_url(settings: Settings) -> str:
         own = f"-csearch_path={DAGSTER_SCHEMA}"
         parts["options"] = f"{parts['options']} {own}" if parts.get("options") else own
     else:
-        parts = conninfo.conninfo_to_dict(embedded_server(settings).url(DAGSTER_DATABASE))
+        parts = conninfo.conninfo_to_dict(
+            embedded_server(settings).url(DAGSTER_DATABASE, EMBEDDED_LOGIN)
+        )
     database = quote(str(parts.pop("dbname", "")), safe="")
     # The driver is named because SQLAlchemy 2.1 takes a bare postgresql:// to mean psycopg 3, with
     # which dagster-postgres fails; the rest is a query, in which several hosts have room too.

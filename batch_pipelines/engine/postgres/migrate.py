@@ -67,12 +67,21 @@ def status(connection: Connection) -> LedgerStatus:
 
     Returns:
         Current, newest and pending revisions.
+
+    Raises:
+        SettingsError: Who is logged in may not see it.
     """
     known = revisions()
     try:
         row = connection.execute(_VERSION).fetchone()
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         row = None
+    except psycopg.errors.InsufficientPrivilege:
+        message = (
+            f"There is a ledger that the user {connection.info.user} may not read. Run "
+            "`batch-pipelines db upgrade` as its owner, and give the user a role of docs/roles.md."
+        )
+        raise SettingsError(message) from None
     current = str(row[0]) if row else None
     pending = known[known.index(current) + 1 :] if current in known else known
     return LedgerStatus(current, known[-1], () if current and current not in known else pending)

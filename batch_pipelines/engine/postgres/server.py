@@ -23,7 +23,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import psycopg
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     import pwd
     from collections.abc import Iterator, Mapping
 
+OWNER: Final = "postgres"
+"""The superuser who owns the cluster."""
 _PORT = "5432"  # only names the socket file; said aloud everywhere because PGPORT may be set
 # bytes of sockaddr_un.sun_path less the final NUL: 107 on Linux, 103 on macOS
 _SOCKET_PATH_LIMIT = 103
@@ -69,13 +71,16 @@ _SETTINGS = {
     # wal_compression stays off: the wheel has neither lz4 nor zstd, and pglz is slower than disks.
 }
 _INITDB = (
-    "--username=postgres",
+    f"--username={OWNER}",
     "--auth=trust",  # whoever can enter the socket's folder, and that is its owner (and root) alone
     "--encoding=UTF8",
     "--locale=C",  # the locale of PostgreSQL itself: the same order of text on every machine
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
 )
+_MISSING_LOGINS = """
+SELECT name FROM unnest(%s::text[]) AS name WHERE name NOT IN (SELECT rolname FROM pg_roles)
+"""
 _MISSING_DATABASES = """
 SELECT name FROM unnest(%s::text[]) AS name
 WHERE name NOT IN (SELECT datname FROM pg_database)
@@ -97,11 +102,13 @@ class EmbeddedServer:
         home: BATCH_PIPELINES_HOME; symbolic links are resolved, so that each has one server only.
         databases: Databases that exist whenever the server is up; missing ones are created.
         settings: Server settings for a cluster that has to be made, over the built-in ones.
+        logins: Users without any rights of their own who may log in; missing ones are created.
     """
 
     home: Path
     databases: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+    logins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Once and for all: a later change of the working folder must not lead to another server.
@@ -128,17 +135,18 @@ class EmbeddedServer:
         # latter goes at logout. _make_private trusts nothing that it finds here.
         return Path(f"/tmp/batch-pipelines-{os.geteuid()}-{digest}")  # noqa: S108
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, user: str = OWNER) -> str:
         """Say how to connect; the server need not be running.
 
         Args:
             database: Name of the database.
+            user: Who logs in.
 
         Returns:
             A connection string for libpq and SQLAlchemy.
         """
         socket = quote(str(self.socket_folder))
-        return f"postgresql://postgres@/{quote(database, safe='')}?host={socket}&port={_PORT}"
+        return f"postgresql://{user}@/{quote(database, safe='')}?host={socket}&port={_PORT}"
 
     def is_running(self) -> bool:
         """Try to connect.
@@ -270,7 +278,7 @@ class EmbeddedServer:
                 raise self._failure(f"It did not answer within {_WAIT_SECONDS:.0f} s", log_start)
             time.sleep(_POLL_SECONDS)
         with connection:
-            self._create_databases(connection)
+            self._create_missing(connection)
 
     def _prepare_folders(self) -> None:
         account = server_account()
@@ -365,8 +373,10 @@ class EmbeddedServer:
                 f"folder away and restore the dump into the new one. {OWN_DATABASE}"
             )
 
-    def _create_databases(self, connection: psycopg.Connection) -> None:
+    def _create_missing(self, connection: psycopg.Connection) -> None:
         try:
+            for (name,) in connection.execute(_MISSING_LOGINS, [list(self.logins)]).fetchall():
+                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
             missing = connection.execute(_MISSING_DATABASES, [list(self.databases)]).fetchall()
             for (name,) in missing:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

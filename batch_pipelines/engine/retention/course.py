@@ -32,6 +32,7 @@ from batch_pipelines.engine.work import explain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batch_pipelines.engine.ledger.batches import Batch
     from batch_pipelines.engine.postgres.database import Connection, Database
     from batch_pipelines.engine.retention.plan import Found, Planner
     from batch_pipelines.engine.retention.record import Chunk, Course
@@ -204,14 +205,21 @@ class Retention:
                 record.verified(ledger, chunk_id)
                 self._persistently(lambda: going.rows(connection, tables, place))
             else:
-                own = records.put_away(
-                    connection, self.settings, feed, batch, lease, item.data_class
-                )  # fmt: skip
-                place = failpoint("retention.archived", own.place)
-                record.archived(ledger, chunk_id, place)
-                account = records.prove(self.settings, own)
-                record.verified(ledger, chunk_id)
-                self._persistently(lambda: going.records(connection, account, place))
+                self._archive_and_delete_lines(ledger, connection, batch, going)
+
+    def _archive_and_delete_lines(
+        self, ledger: Connection, connection: Connection, batch: Batch, going: Deletion
+    ) -> None:
+        data_class, by = going.item.data_class, self.course.requested_by
+        with records.opened_lines(connection, batch.batch_id, data_class, by):
+            own = records.put_away(
+                connection, self.settings, going.feed, batch, going.lease, data_class
+            )
+            place = failpoint("retention.archived", own.place)
+            record.archived(ledger, going.chunk_id, place)
+            account = records.prove(self.settings, own)
+            record.verified(ledger, going.chunk_id)
+            self._persistently(lambda: going.records(connection, account, place))
 
     def _persistently(self, delete: Callable[[], None]) -> None:
         """Try again what PostgreSQL ends for no fault of ours."""

@@ -9,7 +9,7 @@ the ledger's word, the event, COMMIT.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 from psycopg import sql as pg
 from psycopg.rows import scalar_row
@@ -137,11 +137,7 @@ class Deletion:
             batch = self._batch(connection)
             gone = {}
             for name, order in tables_of(self.item.data_class, batch.status).items():
-                query = sql.DELETE_LINES.format(
-                    table=pg.Identifier(name),
-                    batch=pg.Literal(batch.batch_id),
-                    order=pg.SQL(order),
-                )
+                query = _delete_lines(connection, name, order, batch.batch_id)
                 digest = Digest()
                 with connection.cursor(row_factory=scalar_row) as cursor:
                     # One by one: however many there are, they are not held here.
@@ -203,6 +199,20 @@ class Deletion:
             f"batch.{action}", "SUCCESS", details, batch_id=self.item.batch_id, feed=self.feed
         )
         events.append(connection, told)
+
+
+def _delete_lines(
+    connection: Connection, name: LiteralString, order: LiteralString, batch_id: str
+) -> pg.Composed:
+    """Give the statement that deletes lines, after what has to come before it."""
+    table, batch = pg.Identifier(name), pg.Literal(batch_id)
+    view = sql.OPENED.get(name)
+    if view is None:
+        return sql.DELETE_LINES.format(table=table, batch=batch, order=pg.SQL(order))
+    connection.execute(sql.LOCK_LINES.format(table=table, batch=batch))
+    return sql.DELETE_OPENED.format(
+        table=table, batch=batch, order=pg.SQL(order), view=pg.Identifier(view)
+    )
 
 
 def lock_target_tables(connection: Connection, names: Sequence[str]) -> None:

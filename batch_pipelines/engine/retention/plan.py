@@ -162,7 +162,7 @@ class Planner:
         wanted = {"batch_id": item.batch_id, "now": self.now}
         match item.data_class:
             case "rows":
-                yield from _keeping_rows(connection, item, wanted)
+                yield from _keeping_rows(connection, item, wanted, self._images_stay(item))
             case "before_images":
                 yield from _keeping_images(connection, wanted)
             case "ledger":
@@ -172,6 +172,12 @@ class Planner:
                     yield f"not validated: the batch is {item.status}"
         if item.data_class == "bags":
             yield from _coming_back(connection, wanted)
+
+    def _images_stay(self, item: Found) -> str:
+        """Say so where no rule lets images go, for then this may be kept for ever."""
+        if self.feeds[item.feed].retention.rules("before_images"):
+            return ""
+        return "; its images stay for ever, as the feed has no retention rule for `before_images`"
 
     def _due(
         self, connection: Connection, feed: Feed, data_class: DataClass, batch_id: str | None
@@ -231,7 +237,7 @@ def _referring(
 
 
 def _keeping_rows(
-    connection: Connection, item: Found, wanted: Mapping[str, object]
+    connection: Connection, item: Found, wanted: Mapping[str, object], advice: str
 ) -> Iterator[str]:
     if item.status not in _VALIDATED:
         yield f"not validated: the batch is {item.status}"
@@ -241,12 +247,15 @@ def _keeping_rows(
     for batch_id, count in connection.execute(sql.OVERWRITTEN, wanted).fetchall():
         yield (
             f"later batch depends: {batch_id} has overwritten {count:,} of its rows, which its "
-            "rollback brings back"
+            f"rollback brings back{advice}"
         )
     yield from referring(connection, item.batch_id)
 
 
 def _keeping_images(connection: Connection, wanted: Mapping[str, object]) -> Iterator[str]:
+    for (batch_id,) in connection.execute(sql.WHOSE_IMAGES, wanted).fetchall():
+        for hold in holds.over(connection, batch_id):
+            yield f"they are rows of batch {batch_id}, which is under {hold}"
     for (until,) in connection.execute(sql.PROMISED, wanted).fetchall():
         yield f"the batch can be rolled back until {until:%Y-%m-%d}, as its feed says"
     yield from _coming_back(connection, wanted)

@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import itertools
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, LiteralString
 
@@ -24,9 +25,9 @@ from batch_pipelines.engine.archiving.choosing import archive_of, place_of
 from batch_pipelines.engine.archiving.packing import Packing
 from batch_pipelines.engine.errors import ArchiveError
 from batch_pipelines.engine.failpoints import failpoint
-from batch_pipelines.engine.ledger import archives
+from batch_pipelines.engine.ledger import archives, values
 from batch_pipelines.engine.ledger.archives import ArchiveRecord
-from batch_pipelines.engine.retention.sql import RECORDS
+from batch_pipelines.engine.retention.sql import OPENED, RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -95,6 +96,25 @@ def tables_of(data_class: DataClass, status: str) -> Mapping[LiteralString, Lite
     """
     stay = {"batch_stage"} if status in {"SUCCESS", "PARTIAL_SUCCESS", "ARCHIVED"} else set()
     return {name: order for name, order in RECORDS[data_class].items() if name not in stay}
+
+
+def opened_lines(
+    connection: Connection, batch_id: str, data_class: DataClass, principal: str
+) -> AbstractContextManager[None]:
+    """Have a session see whole lines of a class for the length of a block, where they hold values.
+
+    Args:
+        connection: A connection in autocommit mode, outside any transaction.
+        batch_id: The batch.
+        data_class: The class.
+        principal: Who runs retention: that its lines are read is in the audit trail.
+
+    Returns:
+        The block, within which the other functions here are called.
+    """
+    if OPENED.keys().isdisjoint(RECORDS[data_class]):
+        return nullcontext()
+    return values.opened(connection, batch_id, "archive", principal)
 
 
 def account_of(connection: Connection, batch: Batch, data_class: DataClass) -> Account:
@@ -282,7 +302,9 @@ def _read(
     """Read the lines of each table, a bounded number of them at a time."""
     for name, order in tables_of(data_class, batch.status).items():
         query = _LINES.format(
-            table=sql.Identifier(name), batch=sql.Literal(batch.batch_id), order=sql.SQL(order)
+            table=sql.Identifier(OPENED.get(name, name)),
+            batch=sql.Literal(batch.batch_id),
+            order=sql.SQL(order),
         )
         with connection.cursor(name="batch_pipelines_lines", row_factory=scalar_row) as cursor:
             cursor.itersize = _AT_ONCE

@@ -135,6 +135,13 @@ JOIN batch_audit.import_history AS s ON s.batch_id = l.batch_id
 WHERE h.batch_id = %(batch_id)s AND h.status = 'SUPERSEDED'
   AND (s.rollback_possible_until IS NULL OR s.rollback_possible_until > %(now)s)
 """
+# Rows of another batch that this one has overwritten or superseded stand in its images alone.
+WHOSE_IMAGES: Final = """
+SELECT previous_batch_id::text FROM batch_audit.row_before_image
+WHERE batch_id = %(batch_id)s AND previous_batch_id IS NOT NULL
+UNION SELECT previous_batch_id::text FROM batch_audit.superseded_row
+WHERE batch_id = %(batch_id)s AND previous_batch_id IS NOT NULL ORDER BY 1
+"""
 PROMISED: Final = """
 SELECT rollback_possible_until FROM batch_audit.import_history
 WHERE batch_id = %(batch_id)s AND rollback_possible_until > %(now)s
@@ -154,11 +161,21 @@ SET rollback_possible_until = least(rollback_possible_until, clock_timestamp()) 
 """
 """Says of a batch that it cannot be rolled back any more: what that needs is gone."""
 
+OPENED: Final[dict[LiteralString, LiteralString]] = {"import_reject": "opened_reject"}
+"""Views that show whole lines of tables of which nobody may read all columns; see `ledger.values`."""
+
 DELETE_LINES: Final = sql.SQL("""
 WITH gone AS (DELETE FROM batch_audit.{table} AS t WHERE batch_id = {batch} RETURNING *)
 SELECT to_jsonb(t)::text FROM gone AS t ORDER BY {order}
 """)
 """Deletes lines and gives what it has deleted, as `records` has put them away."""
+LOCK_LINES: Final = sql.SQL("SELECT FROM batch_audit.{table} WHERE batch_id = {batch} FOR UPDATE")
+DELETE_OPENED: Final = sql.SQL("""
+WITH gone AS (DELETE FROM batch_audit.{table} WHERE batch_id = {batch} RETURNING id)
+SELECT to_jsonb(t)::text FROM gone JOIN batch_audit.{view} AS t USING (id) ORDER BY {order}
+""")
+"""The same of a table in `OPENED`, after `LOCK_LINES`: the view shows lines as they were before, and
+what is locked is not changed between."""
 DELETE_ROWS: Final = sql.SQL("DELETE FROM {table} WHERE {stamp} = {batch}")
 DELETE_AT_ONCE: Final = sql.SQL("WITH {parts} SELECT {counts}")
 """For tables that refer to each other in a circle: foreign keys are looked at when all are gone."""

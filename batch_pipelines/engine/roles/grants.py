@@ -20,6 +20,9 @@ ROLES: Final = (OWNER, WRITER, READER, AUDITOR, VALUES)
 GRANTED: Final = (WRITER, READER, AUDITOR, VALUES)
 """The roles that get something granted; the owner needs nothing."""
 
+EMBEDDED_LOGIN: Final = "batch_loader"
+"""The user of the embedded server as whom the pipelines log in: a writer, and no more."""
+
 LEDGER: Final = "batch_audit"
 STAGING: Final = "batch_staging"
 

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.roles.grants import (
+    EMBEDDED_LOGIN,
     FUNCTIONS,
     GRANTED,
     LEDGER,
@@ -324,7 +325,10 @@ def _wanted(found: _Found) -> set[Grant]:
 
 
 def _held(connection: Connection) -> set[Grant]:
-    parameters = {"schemas": [LEDGER, STAGING], "ledger": LEDGER, "roles": list(GRANTED)}
+    # Nothing is granted to that user itself; it has rights by default on tables that its server's
+    # owner makes, and migrations make some.
+    roles = [*GRANTED, EMBEDDED_LOGIN]
+    parameters = {"schemas": [LEDGER, STAGING], "ledger": LEDGER, "roles": roles}
     return {Grant(*row) for row in connection.execute(_HELD, parameters)}
 
 

@@ -172,7 +172,7 @@ def test_a_reader_may_scrape(site: MakeSite) -> None:
         for_us = scraped(as_text(collector(here)))
 
         def as_reader() -> Connection:
-            connection = here.database.connect("metrics")
+            connection = here.owner.connect("metrics")
             connection.execute("SET ROLE batch_reader")
             return connection
 

@@ -85,7 +85,7 @@ def test_loads_go_together_and_whoever_supersedes_waits_for_them(database18: Dat
 def test_a_database_url_is_used_as_it_is(database18: Database, settings: Settings) -> None:
     own = settings.model_copy(update={"database_url": pydantic.SecretStr(database18.url)})
     with open_database(own) as opened:
-        assert opened == Database(database18.url, embedded=False)
+        assert opened == Database(database18.url)
     assert not own.home.exists()
 
 
@@ -133,4 +133,4 @@ def test_where_dagster_keeps_its_storage(
 
 def test_the_embedded_server_has_a_database_for_dagster(settings: Settings) -> None:
     url = dagster_url(settings)
-    assert url.startswith("postgresql+psycopg2:///dagster?user=postgres&host=")
+    assert url.startswith("postgresql+psycopg2:///dagster?user=batch_loader&host=")

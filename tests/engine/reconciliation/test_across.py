@@ -61,7 +61,7 @@ def two_databases(
         "format": {"columns": {"nr": "id"}},
     }
     place = Site(place.database, place.settings, Feed.model_validate(feed), place.connection)
-    with fresh(place.database.url) as url, psycopg.connect(url, autocommit=True) as other:
+    with fresh(place.owner.url) as url, psycopg.connect(url, autocommit=True) as other:
         other.execute(THERE.format(rows=rows).encode())
         patch.setenv(VARIABLE, url)
         yield place, other

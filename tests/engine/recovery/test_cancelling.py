@@ -16,8 +16,6 @@ from tests.support_process import At, importing
 if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
 
-pytestmark = pytest.mark.writer
-
 DDL = "CREATE TABLE t (id int PRIMARY KEY, import_batch_id uuid)"
 FILES = {"t.csv": "id\n1\n2\n"}
 

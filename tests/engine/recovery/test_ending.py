@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
-pytestmark = pytest.mark.writer
-
 DDL = "CREATE TABLE t (id int PRIMARY KEY, import_batch_id uuid)"
 FILES = {"t.csv": "id\n1\n2\n"}
 BACKENDS = """

@@ -17,8 +17,6 @@ from batch_pipelines.engine.recovery.judging import (
     judge_stalled,
 )
 
-pytestmark = pytest.mark.writer
-
 PROCESS = Process("worker-1", 12)
 LIVES: tuple[Life, ...] = ("alive", "dead", "unknown")
 

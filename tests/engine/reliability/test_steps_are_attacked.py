@@ -52,6 +52,7 @@ NOT_IN_THE_MATRIX = {
     "postgres/migrate": "each revision is a transaction: tests/engine/postgres/test_migrate.py",
     "postgres/server": "done again at each start: tests/engine/postgres/test_server.py",
     "rerun/requests": "one statement, of a person",
+    "roles/letting_in": "one transaction, looked for again at each start: test_letting_in.py",
     "roles/settle: CREATE ROLE": _SERVER,
     "roles/settle: DROP ROLE": _SERVER,
     "roles/settle: GRANT {} TO CURRENT_USER": _SERVER,

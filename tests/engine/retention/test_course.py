@@ -16,10 +16,12 @@ from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.retention import holds
 from batch_pipelines.engine.retention.course import require_done
 from batch_pipelines.engine.retention.holds import Scope
+from batch_pipelines.engine.retention.sql import OPENED
 from tests.support_retention import POLICY, planned, retain, retention, with_rules
 from tests.support_rollback import take_back, upserting
 
 if TYPE_CHECKING:
+    from batch_pipelines.engine.postgres.database import Connection
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
@@ -86,6 +88,21 @@ def test_lines_of_the_ledger_stand_in_their_bag_as_they_were(site18: MakeSite) -
     file = Path(str(chunk.place)) / "data" / "records" / "import_reject.jsonl.zst"
     with zstandard.open(file, "rt", encoding="utf-8") as reading:
         assert [(json.loads(line),) for line in reading] == lines
+    read = "SELECT details->>'purpose' FROM batch_audit.audit_event WHERE action = 'values.read'"
+    assert here.sql(f"{read} ORDER BY seq DESC LIMIT 1") == [("archive",)]
+
+
+def test_what_shows_rejects_with_their_values_shows_every_column(db: Connection) -> None:
+    """Retention reads them through the view: what it does not show would be missing in the bag."""
+    columns = """
+        SELECT array_agg(attname ORDER BY attname) FROM pg_attribute
+        WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+    """
+    for table, view in OPENED.items():
+        shown, there = (
+            db.execute(columns, (f"batch_audit.{n}",)).fetchone() for n in (view, table)
+        )
+        assert shown == there
 
 
 def test_before_images_that_are_gone_end_the_time_for_rollbacks(site18: MakeSite) -> None:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
-pytestmark = pytest.mark.writer
-
 FAMILY = """
 CREATE TABLE parents (id int PRIMARY KEY, name text, import_batch_id uuid);
 CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents, note text DEFAULT 'none',

@@ -101,7 +101,7 @@ def types_changed(here: Site) -> Site:
 
 def restored(here: Site) -> Site:
     """Dump the database, drop the schemas, and restore it."""
-    url, folder = here.database.url, here.settings.root / "dump"
+    url, folder = here.owner.url, here.settings.root / "dump"
     is_new = here.connection.info.server_version >= 180000
     programs = binaries() if is_new else debian_binaries("15")
     assert programs is not None

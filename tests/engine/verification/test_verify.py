@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
-pytestmark = pytest.mark.writer
-
 DDL = "CREATE TABLE t (id integer PRIMARY KEY, a integer, b text, import_batch_id uuid)"
 HEAD = "id,a,b\n"
 RECORDS = [f"{n},{n % 7},text {n}\n" for n in range(1, 101)]
