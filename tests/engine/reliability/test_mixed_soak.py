@@ -22,6 +22,7 @@ from batch_pipelines.engine.audit.verify import verify_audit
 from batch_pipelines.engine.bulk_write import bulk_write
 from batch_pipelines.engine.errors import BatchError
 from batch_pipelines.engine.ledger import archives
+from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.ledger.batches import IN_FORCE
 from batch_pipelines.engine.recovery.ending import end_dead
 from batch_pipelines.engine.recovery.held import held_leases
@@ -80,7 +81,7 @@ _WAL = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
 _DEAD = (
     "SELECT coalesce(sum(n_dead_tup), 0) FROM pg_stat_user_tables WHERE schemaname <> 'batch_audit'"
 )
-_MB = 1_000_000
+_ALL, _MB = 1_000_000, 1_000_000
 # Python's and Arrow's allocators keep some of what was in use at once.
 _MOST_GROWTH = 60 * _MB
 
@@ -185,8 +186,7 @@ class Mill:
         found = [row[0] for row in self.site.sql(_REJECTED, [*IN_FORCE])]
         if not found:
             return "nothing to do"
-        chosen = self.chance.choice(found)
-        (batch,) = [each for each in self.site.history() if each.batch_id == chosen]
+        batch = ledger.by_id(self.site.connection, self.chance.choice(found))
         self.site.sql(MENDED, [f"M{batch.partition_key}_{n}" for n in range(3)])
         self.site.feed = self.feeds[batch.feed]
         with self.site.work(batch.partition_key) as (connection, work):
@@ -211,7 +211,7 @@ class Mill:
     def _some_in_force(self, *feeds: str) -> Batch | None:
         found = [
             each
-            for each in self.site.history()
+            for each in self.history()
             if each.status in IN_FORCE and (not feeds or each.feed in feeds)
         ]
         return self.chance.choice(found) if found else None
@@ -228,6 +228,10 @@ class Mill:
         self.site.feed = self.feeds[feed]
         return self.site.run(str(key))
 
+    def history(self) -> list[Batch]:
+        """All batches, oldest first."""
+        return ledger.history(self.site.connection, limit=_ALL)[::-1]
+
     def end_dead_runs(self) -> None:
         """Do what the daemon does about runs that were killed, and that nobody took over."""
         self._wait(_ADVISORY)
@@ -243,7 +247,7 @@ class Mill:
         self._wait(_ADVISORY)
         for statement in _NONE:
             assert self.site.count(statement) == 0, statement
-        history = self.site.history()
+        history = self.history()
         newest = {(each.feed, each.partition_key): each for each in history}
         retried = {each.batch_id for each in newest.values() if each.status == "FAILED"}
         unarchived = {
@@ -259,7 +263,7 @@ class Mill:
 
     def require_proven(self) -> None:
         """Check what `verify --all --audit` does, and that each row is of a batch in force."""
-        history = self.site.history()
+        history = self.history()
         in_force = {each.batch_id: each for each in history if each.status in IN_FORCE}
         verifier = Verifier(self.site.settings, self.feeds, "a tester")
         with self.site.database.connect("verify") as connection:
@@ -293,14 +297,14 @@ def test_after_many_mixed_batches_nothing_is_wrong_and_nothing_left(
     mill = Mill(site18(ddl()), shipped(), random.Random(20261122))  # noqa: S311  # no secret
     process = psutil.Process()
     memory = []
-    while (done := len(mill.site.history())) < batches:
+    while (done := len(mill.history())) < batches:
         mill.step(keys=max(3, batches // 60))
         if done >= batches // 10:
             memory.append(process.memory_info().rss)
     mill.end_dead_runs()
     mill.require_nothing_left()
     mill.require_proven()
-    statuses = Counter(each.status for each in mill.site.history())
+    statuses = Counter(each.status for each in mill.history())
     record_property(
         "soak",
         f"{done} batches ({_told(statuses)}); {_told(mill.happened)}; "
