@@ -72,8 +72,9 @@ def start_dev(folder: Path, surroundings: dict[str, str]) -> tuple[str, psutil.P
     try:
         _wait_for(f"{url}/server_info", process, log)
     except BaseException:
-        process.terminate()
-        process.wait(180)
+        if process.poll() is None:
+            process.terminate()
+            process.wait(180)
         raise
     return url, process
 

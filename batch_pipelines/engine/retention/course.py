@@ -114,6 +114,7 @@ class Retention:
             plan = self.planner.plan(connection, feed)
             self._append(connection, "retention.started", "IN_PROGRESS", _counts(plan))
             record.end_left(connection, self.course.run_id)
+            self._give_back(connection)
             tried: set[tuple[str, str]] = set()
             # What goes may free what it kept, such as rows that others refer to.
             due = self._due(plan, tried)
@@ -162,6 +163,14 @@ class Retention:
                 "so what is due cannot be told; nothing was done. Correct the clock, and run again."
             )
             raise RetentionError(message)
+
+    def _give_back(self, connection: Connection) -> None:
+        """Give leases back that a killed run has left where nothing may be left to do."""
+        run_id, seconds = self.course.run_id, self.settings.lease_seconds
+        for feed, key in record.leased(connection):
+            # Whoever has taken one over meanwhile gives it back himself.
+            with suppress(BusyError), acquire(self.database, feed, key, run_id, seconds=seconds):
+                pass
 
     def _work(self, connection: Connection, item: Found) -> None:
         chunk_id = record.begin(connection, self.course, item)

@@ -112,6 +112,10 @@ SET state = 'FAILED', ended_at = clock_timestamp(),
     reason = format('Its run ended without a word as far as %%s; run %%s goes on.', state, %s::text)
 WHERE ended_at IS NULL
 """
+_LEASED = """
+SELECT feed, partition_key FROM batch_audit.batch_lease
+WHERE released_at IS NULL AND run_id IN (SELECT run_id FROM batch_audit.retention_chunk)
+"""
 _COLUMNS = """
 SELECT c.chunk_id, c.batch_id::text, h.feed, h.partition_key, c.data_class, c.state, c.rule,
        c.legal_source, c.due_at, c.records, c.bytes, c.place, c.reason, c.ended_at
@@ -155,6 +159,11 @@ def end(
 def end_left(connection: Connection, run_id: str) -> int:
     """End what a killed run has left; give how many. Nobody else is at work."""
     return connection.execute(_LEFT, (run_id,)).rowcount
+
+
+def leased(connection: Connection) -> list[tuple[str, str]]:
+    """List the partitions, feed and key, whose lease a killed run has left. Nobody else is at work."""
+    return [(feed, key) for feed, key in connection.execute(_LEASED)]
 
 
 def of_run(connection: Connection, run_id: str) -> tuple[Chunk, ...]:

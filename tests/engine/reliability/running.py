@@ -233,6 +233,8 @@ def _main(
             how, message = type(error).__name__, explain(error)
         else:
             how, message = "done", ""
+        # One that was struck at its COMMIT does not end as others do.
+        connection.close()
     struck = None if fate is None else fate.struck
     told.send(Ended(how, message, struck, tuple(recorder.steps), frozenset(watch.texts)))
 

@@ -35,6 +35,7 @@ CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p, import_batch_id uuid);
 CREATE INDEX ON p (import_batch_id);
 CREATE INDEX ON c (import_batch_id);
 """
+LEASED = "SELECT count(*) FROM batch_audit.batch_lease WHERE released_at IS NULL"
 ROWS = 200
 PLACES = [
     "rows.sealed", "retention.deleted", "retention.after_commit", "records.sealed", "archive.renamed",
@@ -133,6 +134,7 @@ def finish(site: Site) -> None:
     assert check(site) == len(site.history())
     assert site.count("SELECT count(*) FROM batch_audit.import_reject") == 0
     assert not site.count("SELECT count(*) FROM batch_audit.retention_chunk WHERE ended_at IS NULL")
+    assert not site.count(LEASED)
     standing = site.sql(
         "SELECT place FROM batch_audit.archive_manifest WHERE state <> 'DELETED' ORDER BY 1"
     )
@@ -152,6 +154,21 @@ def test_killed_at_a_place(site18: MakeSite, place: str) -> None:
         assert process.exitcode == -signal.SIGKILL
     check(here)
     finish(here)
+
+
+def test_a_lease_is_given_back_where_nothing_is_left_to_do(site18: MakeSite) -> None:
+    here = due(site18)
+    here.feed = with_rules(here.feed, rows=POLICY)
+    load(here, 0)
+    with running(here, "retention.after_commit") as process:
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
+    check(here)
+    assert here.count(LEASED) == 1
+    result = retain(here)
+    require_done(result)
+    assert result.chunks == ()
+    assert here.count(LEASED) == 0
 
 
 @short_or_long("times", 20, 200)
