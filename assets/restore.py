@@ -6,7 +6,7 @@ import pydantic
 from assets.common import table
 from batch_pipelines.engine.ledger.batches import find
 from batch_pipelines.engine.restoring.report import told
-from batch_pipelines.engine.restoring.restore import RestoreRequest, restore
+from batch_pipelines.engine.restoring.restore import KEPT_DAYS, RestoreRequest, restore
 from batch_pipelines.partitions import register
 from resources.archived import tell_restored
 from resources.batches import Batches, requester
@@ -17,6 +17,9 @@ class RestoreConfig(dg.Config):
 
     batch: str = pydantic.Field(description="Batch id, a unique prefix of one, or FEED/KEY.")
     reason: str = pydantic.Field(default="", description="Why; it is kept in the audit trail.")
+    days: int = pydantic.Field(
+        default=KEPT_DAYS, ge=0, description="Days for which retention leaves them alone."
+    )
     dry_run: bool = pydantic.Field(
         default=True, description="Only print the plan. Untick it to bring the rows back."
     )
@@ -33,7 +36,7 @@ def restore_op(
     with batches.connect("restore") as connection:
         batch = find(connection, config.batch)
     by = requester(context.run)
-    request = RestoreRequest(batch.batch_id, by, config.reason.strip(), config.dry_run)
+    request = RestoreRequest(batch.batch_id, by, config.reason.strip(), config.dry_run, config.days)
     done = restore(batches.acting_for(context.run), batches.settings, request)
     for line in told(done, dry_run=config.dry_run):
         context.log.info(line)

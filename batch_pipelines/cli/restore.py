@@ -13,7 +13,7 @@ from batch_pipelines.engine.ledger import batches as ledger
 from batch_pipelines.engine.postgres.migrate import require_current
 from batch_pipelines.engine.restoring.plan import RefusedRestoreError
 from batch_pipelines.engine.restoring.report import told
-from batch_pipelines.engine.restoring.restore import RestoreRequest
+from batch_pipelines.engine.restoring.restore import KEPT_DAYS, RestoreRequest
 from batch_pipelines.engine.restoring.restore import restore as bring_back
 from batch_pipelines.engine.settings import load_settings
 from batch_pipelines.instance import open_instance, prepared
@@ -32,6 +32,9 @@ def restore(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do it all, print the plan, and take it back.")
     ] = False,
+    days: Annotated[
+        int, typer.Option(help="Days for which retention leaves them alone.", min=0)
+    ] = KEPT_DAYS,
     json: Json = False,
 ) -> None:
     """Bring the rows of an archived batch back into their tables, all of them or none."""
@@ -41,7 +44,7 @@ def restore(
             require_current(connection)
             found = ledger.find(connection, batch)
         request = RestoreRequest(
-            found.batch_id, f"{user()} (command line)", reason.strip(), dry_run
+            found.batch_id, f"{user()} (command line)", reason.strip(), dry_run, days
         )
         try:
             done = bring_back(database, settings, request)
@@ -52,7 +55,7 @@ def restore(
             raise
         if done.plan is not None and done.refusal is None and not dry_run:
             _tell_dagster(settings, done.batch)
-    # Its time is over still: without a hold the next night's retention takes the rows away again.
+    # Its time is over still: after those days retention takes the rows away again.
     following = f"batch-pipelines hold set {found.batch_id[:8]} --reason TEXT"
     if json:
         print_json(
@@ -66,7 +69,7 @@ def restore(
         for line in told(done, dry_run=dry_run):
             say(line)
         if not dry_run and done.plan is not None:
-            say(f"Next, or retention takes them away again: {following}")
+            say(f"They stay for {days} days. Next, where that is too short: {following}")
     if done.refusal is not None:
         raise typer.Exit(_FAILED)
 

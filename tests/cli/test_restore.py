@@ -44,6 +44,7 @@ def test_rows_of_an_archived_batch_come_back(cli: Cli, shop: Shop) -> None:
 
     done = cli("restore", batch.batch_id, "--reason", "audit")
     assert done.code == 0
+    assert "They stay for 30 days. Next, where that is too short: " in done.out
     assert "hold set" in done.out.splitlines()[-1]
     assert shop.query("SELECT * FROM orders ORDER BY id") == before
 

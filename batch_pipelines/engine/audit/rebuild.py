@@ -45,6 +45,12 @@ INSERT INTO batch_audit.import_history AS h ({columns}) SELECT {columns} FROM re
 WHERE batch_id::text = ANY(%s)
 ON CONFLICT (batch_id) DO UPDATE SET ({columns}) = ROW({excluded})
 """)
+# Its triggers have counted what comes back, which was counted when it happened. How many batches there
+# are is no counter: it went down with them.
+_UNCOUNT = """
+DELETE FROM batch_audit.metric_change
+WHERE xmin = pg_current_xact_id()::xid AND metric <> 'batches'
+"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ def rebuild(connection: Connection, *, write: bool, by: str) -> Rebuilt:
                 ),
                 (differing,),
             )
+            cursor.execute(_UNCOUNT)
             said = {"batches": batches, "written": len(differing)}
             told = Event(by, "history.rebuilt", "SUCCESS", "ledger", "import_history", details=said)
             append(connection, told)

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 _TRANSIENT: Final = frozenset({"40P01", "40001", "55P03"})
 _TRIES: Final = 10
 _PAUSE_SECONDS: Final = 0.5
+KEPT_DAYS: Final = 30
+"""Days for which what came back stays: enough for an audit's questions, and no second period."""
+_KEPT_UNTIL: Final = "SELECT clock_timestamp() + make_interval(days => %s)"
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,14 @@ class RestoreRequest:
         requested_by: Who.
         reason: Why; it goes into the audit trail.
         dry_run: Whether only to tell what would happen.
+        days: How long retention leaves the rows alone, although their time is over.
     """
 
     batch_id: str
     requested_by: str
     reason: str = ""
     dry_run: bool = False
+    days: int = KEPT_DAYS
 
     def event(
         self, batch: Batch, step: str, status: str, details: Mapping[str, object]
@@ -237,6 +242,7 @@ class _Attempt:
                 "place": self.place,
                 "status": status,
                 "tables": {table.full_name: table.digest.rows for table in tables},
+                "kept_until": _kept_until(connection, self.request.days),
             }
             events.append(connection, self.request.event(batch, "done", "SUCCESS", details))
         return wanted
@@ -247,6 +253,11 @@ class _Attempt:
             "The tables have constraints or triggers today that its rows do not meet; make them as they "
             "were, and run again."
         )
+
+
+def _kept_until(connection: Connection, days: int) -> str:
+    ((until,),) = connection.execute(_KEPT_UNTIL, (days,)).fetchall()
+    return str(until.isoformat())
 
 
 def _require_archived(connection: Connection, batch: Batch) -> None:

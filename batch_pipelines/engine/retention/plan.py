@@ -244,6 +244,8 @@ def _keeping_rows(
         return
     if _first(connection, sql.NOT_ARCHIVED, wanted)[0]:
         yield "its delivery is not archived yet"
+    for by, until in connection.execute(sql.RESTORED, wanted).fetchall():
+        yield f"restored by {by}, to stay until {until:%Y-%m-%d}"
     for batch_id, count in connection.execute(sql.OVERWRITTEN, wanted).fetchall():
         yield (
             f"later batch depends: {batch_id} has overwritten {count:,} of its rows, which its "

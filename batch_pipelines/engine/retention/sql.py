@@ -147,6 +147,15 @@ SELECT rollback_possible_until FROM batch_audit.import_history
 WHERE batch_id = %(batch_id)s AND rollback_possible_until > %(now)s
   AND status IN ('PUBLISHED', 'SUCCESS', 'PARTIAL_SUCCESS', 'VALIDATION_FAILED', 'ARCHIVED')
 """
+# Who has rows brought back says for how long; the newest entry counts.
+RESTORED: Final = """
+SELECT principal_id, kept_until FROM (
+    SELECT principal_id, (details ->> 'kept_until')::timestamptz AS kept_until
+    FROM batch_audit.audit_event
+    WHERE resource_type = 'batch' AND resource_id = %(batch_id)s AND action = 'batch.restore.done'
+    ORDER BY seq DESC LIMIT 1) AS r
+WHERE kept_until > %(now)s
+"""
 REFERRING: Final = sql.SQL("""
 SELECT count(*) FROM {child} AS c
 WHERE {staying} AND EXISTS (SELECT FROM {table} AS t WHERE t.{stamp} = {batch} AND {same})

@@ -9,6 +9,7 @@ import pytest
 from batch_pipelines.engine.audit.rebuild import COLUMNS, rebuild
 from batch_pipelines.engine.audit.verify import require_holds, verify_audit
 from batch_pipelines.engine.errors import AuditError, BatchError
+from batch_pipelines.engine.ledger import totals
 from tests.support_rollback import take_back
 
 if TYPE_CHECKING:
@@ -148,6 +149,11 @@ def test_a_folder_of_anchors_that_cannot_be_written_fails_no_batch(site18: MakeS
     assert here.load(ONE).status == "SUCCESS"
 
 
+def counters(here: Site) -> dict[tuple[str, str, tuple[str, ...]], float]:
+    found = totals.read(here.connection)
+    return {(t.metric, t.feed, tuple(t.labels)): float(t.value) for t in found if t.value}
+
+
 def test_import_history_can_be_rebuilt_from_the_trail(site18: MakeSite, tmp_path: Path) -> None:
     here = site18(DDL, thresholds=HALF, compliance={"regulation": "CLIA"})
     first = here.load(ONE)
@@ -158,7 +164,7 @@ def test_import_history_can_be_rebuilt_from_the_trail(site18: MakeSite, tmp_path
         here.run("other")
     untold = "wal_bytes, publish_seconds, published_xids, superseded_rows_kept"
     whole = "SELECT to_jsonb(h) - string_to_array(%s, ', ') FROM batch_audit.import_history h ORDER BY 1"
-    before = here.sql(whole, untold)
+    before, there = here.sql(whole, untold), counters(here)
     assert rebuild(here.connection, write=False, by="me").differing == ()
     here.sql("DELETE FROM batch_audit.import_history WHERE partition_key = 'other'")
     here.sql(
@@ -169,8 +175,12 @@ def test_import_history_can_be_rebuilt_from_the_trail(site18: MakeSite, tmp_path
     found = rebuild(here.connection, write=False, by="me")
     assert (found.batches, len(found.differing)) == (3, 2)
     assert first.batch_id not in found.differing
+    counted = counters(here)
     rebuild(here.connection, write=True, by="me")
     assert here.sql(whole, untold) == before
+    # What comes back was counted when it happened; how many there are is as it was.
+    there = {key: value for key, value in there.items() if key[0] == "batches"}
+    assert counters(here) == {k: v for k, v in counted.items() if k[0] != "batches"} | there
     assert "history" not in {e.kind for e in verify_audit(here.connection, tmp_path).findings}
 
 

@@ -47,8 +47,8 @@ def archive_rows(database: Database, settings: Settings, feed: Feed, batch: Batc
 
 
 def bring_back(site: Site, batch: Batch, *, dry_run: bool = False) -> Restored:
-    """Restore a batch."""
-    request = RestoreRequest(batch.batch_id, "a test", "to look again", dry_run=dry_run)
+    """Restore a batch, which retention may take again at once."""
+    request = RestoreRequest(batch.batch_id, "a test", "to look again", dry_run=dry_run, days=0)
     return restore(site.database, site.settings, request, lambda _: None)
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from batch_pipelines.engine.errors import ArchiveError, StageOrderError
 from batch_pipelines.engine.restaging import restage
+from batch_pipelines.engine.restoring.restore import RestoreRequest, restore
 from batch_pipelines.engine.retention.course import require_done
 from batch_pipelines.engine.verification.verify import Verifier
 from batch_pipelines.engine.work import batch_to_replay
-from tests.support_retention import POLICY, retain, with_rules
+from tests.support_retention import POLICY, planned, retain, with_rules
 from tests.support_rollback import take_back
 
 if TYPE_CHECKING:
@@ -66,6 +67,18 @@ def test_a_corrected_delivery_supersedes_it_and_its_rollback_brings_it_back_to_t
     take_back(here, second.batch_id)
     assert states(here) == ["ARCHIVED", "ROLLED_BACK"]
     assert here.rows() == []
+
+
+def test_what_was_restored_stays_for_the_days_that_were_asked_for(site18: MakeSite) -> None:
+    """Given rows whose time is over, when somebody has them back, the next night leaves them alone."""
+    here, batch_id = archived(site18)
+    wanted = RestoreRequest(batch_id, "Ada", "an audit", days=5)
+    restore(here.database, here.settings, wanted)
+    assert retain(here).chunks == ()
+    (item,) = planned(here, 0).values()
+    assert [why.partition(" until")[0] for why in item.kept_by] == ["restored by Ada, to stay"]
+    (later,) = planned(here, 6).values()
+    assert later.goes
 
 
 def test_the_same_delivery_by_force_supersedes_it(site18: MakeSite) -> None:
