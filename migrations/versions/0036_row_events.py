@@ -26,6 +26,12 @@ COMMENT ON COLUMN batch_audit.row_event.principal IS
     'Who made the record, as it was delivered in the column that the feed names; nobody has proven it.';
 COMMENT ON COLUMN batch_audit.row_event.key_sha256 IS
     'SHA-256 of the batch''s id and the record''s key; null of a table without a key.';
+-- The function makes partitions as its owner, who in a ledger with roles has to own the table, too.
+DO $$ BEGIN
+    EXECUTE (SELECT format('ALTER TABLE batch_audit.row_event OWNER TO %I', pg_get_userbyid(proowner))
+             FROM pg_proc
+             WHERE oid = 'batch_audit.ensure_month(regclass,timestamptz)'::regprocedure);
+END $$;
 SELECT batch_audit.ensure_month('batch_audit.row_event', clock_timestamp()),
        batch_audit.ensure_month('batch_audit.row_event', clock_timestamp() + interval '1 month');
 
