@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def fail_unfinished(
     connection: Connection, feed: str, key: str, why: str, cause: Cause, *, but: str | None = None
 ) -> list[Batch]:
-    """Fail the batches in progress of a partition.
+    """Fail the batches in progress of a partition, and the stages that did not end of its other ones.
 
     Args:
         connection: A connection.
@@ -36,13 +36,17 @@ def fail_unfinished(
         but: A batch that is left alone: the caller's own.
 
     Returns:
-        The batches as they were.
+        The batches that were in progress, as they were.
     """
     found = [b for b in batches.in_progress(connection, feed, key) if b.batch_id != but]
     for batch in found:
         with connection.transaction():
             end_stages(connection, batch.batch_id, why, cause)
             batches.mark_failed(connection, batch.batch_id, why, cause)
+    # What was published stays what it is, whatever becomes of it next; its stage would never end.
+    for batch_id in stages.unended(connection, feed, key):
+        if batch_id != but:
+            end_stages(connection, batch_id, why, cause)
     return found
 
 

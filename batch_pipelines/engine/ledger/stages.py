@@ -52,6 +52,11 @@ _OF_BATCH = """
 SELECT stage, run_id::text, status, started_at, completed_at, error_details, failure_cause
 FROM batch_audit.batch_stage WHERE batch_id = %s ORDER BY started_at
 """
+_UNENDED = """
+SELECT DISTINCT s.batch_id::text
+FROM batch_audit.batch_stage AS s JOIN batch_audit.import_history AS h USING (batch_id)
+WHERE s.status = 'IN_PROGRESS' AND h.feed = %s AND h.partition_key = %s ORDER BY 1
+"""
 _FORGET_VALIDATION = """
 DELETE FROM batch_audit.batch_stage WHERE batch_id = %s AND stage IN ('validate', 'archive')
 """
@@ -83,6 +88,11 @@ def of_batch(connection: Connection, batch_id: str) -> dict[str, StageRecord]:
     """Read the last try of each stage, in the order in which they began."""
     with connection.cursor(row_factory=class_row(StageRecord)) as cursor:
         return {record.stage: record for record in cursor.execute(_OF_BATCH, (batch_id,))}
+
+
+def unended(connection: Connection, feed: str, key: str) -> list[str]:
+    """List the ids of a partition's batches of which a stage is in progress."""
+    return [row[0] for row in connection.execute(_UNENDED, (feed, key))]
 
 
 def forget_validation(connection: Connection, batch_id: str) -> None:

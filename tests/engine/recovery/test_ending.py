@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batch_pipelines.engine.alerts import listed
+from batch_pipelines.engine.ledger import stages
 from batch_pipelines.engine.processes import life
 from batch_pipelines.engine.recovery.ending import Ended, end_dead
 from batch_pipelines.engine.recovery.held import held_leases, stalled_batches
@@ -183,3 +184,19 @@ def test_a_batch_between_two_stages_has_no_lease_and_is_listed(site18: MakeSite)
     )  # fmt: skip
     assert ended is not None
     assert site.newest().status == "FAILED"
+
+
+def test_a_stage_of_a_published_batch_that_a_killed_run_left_fails_when_a_correction_comes(
+    site18: MakeSite,
+) -> None:
+    site = site18(DDL)
+    site.deliver(FILES)
+    run_id = new_id()
+    with importing(site, run_id, at=At("archive.written")) as run:
+        assert run.outcome() is None
+        the_lease_once_free(site)
+    corrected = site.load({"t.csv": "id\n3\n"})
+    assert [batch.status for batch in site.history()] == ["SUPERSEDED", "SUCCESS"]
+    left = stages.of_batch(site.connection, run_id)["archive"]
+    assert (left.status, left.failure_cause) == ("FAILED", "dead_run")
+    assert corrected.batch_id in str(left.error_details)
