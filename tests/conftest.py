@@ -41,6 +41,7 @@ hypothesis.settings.load_profile("untimed")
 
 # Read before `_no_settings_from_outside` takes it away from the code under test.
 _GIVEN = os.environ.get("BATCH_PIPELINES_DATABASE_URL")
+_OLDEST = "15"  # of the versions that are supported
 _FAST = {
     # Durability is what the product is about, but not that of a test's own database.
     "fsync": "off",
@@ -67,8 +68,15 @@ def pytest_configure() -> None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(roomy_folder()))
 
 
+@pytest.hookimpl(tryfirst=True)  # what is marked here is to be left out where it is not wanted
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the long ones, so that no worker is left with one when the others are done."""
+    """Leave most tests on PostgreSQL 15 to `make soak`; begin with those that are long.
+
+    With a long one last, a worker would be left with it when the others are done.
+    """
+    for item in items:
+        if _is_on_oldest(item) and item.get_closest_marker("versions") is None:
+            item.add_marker("soak")
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
@@ -111,7 +119,7 @@ def _server_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def _server_urls(_server_url: str) -> Iterator[_Servers]:
-    binaries = debian_binaries("15")
+    binaries = debian_binaries(_OLDEST)
     if _GIVEN:
         with psycopg.connect(_GIVEN) as connection:
             version = connection.info.server_version // 10000
@@ -121,7 +129,7 @@ def _server_urls(_server_url: str) -> Iterator[_Servers]:
         yield _Servers({"18": _server_url})
     else:
         with DebianServer(binaries, _FAST) as url:
-            yield _Servers({"18": _server_url, "15": url})
+            yield _Servers({"18": _server_url, _OLDEST: url})
 
 
 @pytest.fixture(scope="session")
@@ -129,11 +137,14 @@ def _templates() -> set[str]:
     return set()
 
 
-@pytest.fixture(params=["given"] if _GIVEN else ["18", "15"])
+@pytest.fixture(params=["given"] if _GIVEN else ["18", _OLDEST])
 def database(
     request: pytest.FixtureRequest, _server_urls: _Servers, _templates: set[str]
 ) -> Iterator[Database]:
-    """A migrated database of its own: on PostgreSQL 18 and, where found, on 15; or as given."""
+    """A migrated database of its own: on PostgreSQL 18 and, where found, on 15; or as given.
+
+    On 15 among the others only if the test is marked `versions`, else under `make soak`.
+    """
     version = next(iter(_server_urls)) if _GIVEN else request.param
     yield from _copy_of_template(_server_urls[version], version, _templates)
 
@@ -212,6 +223,11 @@ def fresh_database(embedded: EmbeddedServer) -> Iterator[str]:
     """Make an empty database on the embedded server for the length of a block."""
     with databases.fresh(embedded.url("postgres")) as url:
         yield url
+
+
+def _is_on_oldest(item: pytest.Item) -> bool:
+    called = getattr(item, "callspec", None)
+    return called is not None and called.params.get("database") == _OLDEST
 
 
 def _copy_of_template(server: str, version: str, templates: set[str]) -> Iterator[Database]:

@@ -9,7 +9,7 @@ import pytest
 
 from batch_pipelines.engine.postgres.database import Database
 from tests.conftest import as_pipelines
-from tests.support_engine import Site, feed_of
+from tests.support_engine import Site, feed_of, sharing_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,6 +56,7 @@ def _maker(
     def make(ddl: str, tables: Mapping[str, str] | None = None, **more: object) -> Site:
         connection = stack.enter_context(database.connect("test"))
         connection.execute(ddl.encode())
-        return Site(pipelines, settings, feed_of(tables or {"public.t": "*"}, **more), connection)
+        feed = feed_of(tables or {"public.t": "*"}, **more)
+        return stack.enter_context(sharing_sessions(Site(pipelines, settings, feed, connection)))
 
     return make

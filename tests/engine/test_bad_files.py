@@ -47,6 +47,7 @@ def ids(site: Site) -> list[int]:
     return [row[0] for row in site.sql("SELECT id FROM public.t ORDER BY 1")]
 
 
+@pytest.mark.versions
 def test_a_bad_file_is_set_aside_and_the_others_are_loaded(site: MakeSite) -> None:
     """Given a delivery with a damaged file, the batch is partial; the file is kept, and told of."""
     orders = setting_aside(site)

@@ -57,6 +57,7 @@ def refused(site: Site, error: type[BatchError] = PublishError) -> str:
 # What is written
 
 
+@pytest.mark.versions
 def test_every_row_of_a_batch_has_its_stamp_and_no_other_row(site: MakeSite) -> None:
     orders = site(TABLE)
     orders.sql("INSERT INTO t VALUES (100, 'typed in by hand')")
@@ -100,6 +101,7 @@ def test_parents_and_children_may_refer_to_each_other(site: MakeSite) -> None:
     assert orders.stamps("a") == orders.stamps("b") == {batch.batch_id: 2}
 
 
+@pytest.mark.versions
 def test_a_deferred_key_is_checked_before_the_proof(site: MakeSite) -> None:
     orders = site(
         "CREATE TABLE parent (id int PRIMARY KEY);"
@@ -266,6 +268,7 @@ def test_a_key_of_an_earlier_batch_is_set_aside(site18: MakeSite) -> None:
     assert orders.stamps() == {first.batch_id: 3, orders.newest("two").batch_id: 1}
 
 
+@pytest.mark.versions
 def test_a_key_of_a_partitioned_table(site: MakeSite) -> None:
     orders = site(
         "CREATE TABLE t (id int PRIMARY KEY, import_batch_id uuid) PARTITION BY RANGE (id);"
@@ -329,6 +332,7 @@ def test_a_record_that_only_trying_finds_is_set_aside(
     assert 0 < orders.count(tried) <= 1 + 2 * len(bad) * 6
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     ("body", "message"),
     [

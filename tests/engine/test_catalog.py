@@ -21,6 +21,8 @@ from tests.support_engine import feed_of
 if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection, Database
 
+pytestmark = pytest.mark.versions
+
 STAMPED = "import_batch_id uuid"
 EVERY_KIND = """
 CREATE TYPE mood AS ENUM ('glad', 'sad');

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.postgres.database import Connection, Database
 
+pytestmark = pytest.mark.versions
+
 RAISED = {
     "division by zero": ("SELECT 1 / 0", "rows"),
     "value": ("SELECT 'x'::int", "rows"),

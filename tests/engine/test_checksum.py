@@ -70,6 +70,7 @@ def refused(site: Site) -> str:
 # What holds
 
 
+@pytest.mark.versions
 def test_a_delivery_without_promises_is_compared_with_what_ingest_saw(site: MakeSite) -> None:
     orders = site(TABLE)
     orders.deliver({"a.csv": CONTENT})

@@ -290,6 +290,7 @@ def numbers(kind: pa.DataType, *values: object) -> dict[str, Content]:
     return {"a.parquet": pa.table({"id": ids, "n": pa.array(values, kind)})}
 
 
+@pytest.mark.versions
 def test_a_wider_type_that_fits_is_compatible(site: MakeSite) -> None:
     here = site_of(site)
     here.load(numbers(pa.int32(), 1), "a")

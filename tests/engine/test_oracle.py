@@ -35,7 +35,7 @@ from tests.engine.support_oracle import (
     judged,
     read_value,
 )
-from tests.support_engine import Site, feed_of
+from tests.support_engine import Site, feed_of, sharing_sessions
 from tests.support_rejects import raw
 
 if TYPE_CHECKING:
@@ -74,7 +74,10 @@ def open_site(
         copied = contextmanager(_copy_of_template)(_server_urls[version], version, _templates)
         with copied as database, database.connect("test") as connection:
             connection.execute(ONCE)
-            yield Site(database, settings, feed_of({"public.p": "p*"}), connection)
+            with sharing_sessions(
+                Site(database, settings, feed_of({"public.p": "p*"}), connection)
+            ) as site:
+                yield site
 
     return opened
 

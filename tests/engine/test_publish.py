@@ -209,6 +209,7 @@ def test_a_table_without_a_file_is_refused(site18: MakeSite) -> None:
     assert here.count("SELECT count(*) FROM child") == 2
 
 
+@pytest.mark.versions
 def test_a_correction_updates_inserts_restamps_and_deletes(site: MakeSite) -> None:
     here = site(_TABLES, {"public.parent": "*"})
     here.sql("INSERT INTO parent VALUES (9, 'typed in by hand')")
@@ -225,6 +226,7 @@ def test_a_correction_updates_inserts_restamps_and_deletes(site: MakeSite) -> No
     assert [batch.status for batch in here.history()] == ["SUPERSEDED", "SUCCESS"]
 
 
+@pytest.mark.versions
 def test_only_a_batch_that_is_most_of_its_table_has_all_of_it_read(site: MakeSite) -> None:
     scans = []
 

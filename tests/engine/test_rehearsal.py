@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
+pytestmark = pytest.mark.versions
+
 DDL = "CREATE TABLE t (id int PRIMARY KEY, n int CHECK (n < 9), import_batch_id uuid)"
 _LEDGER = ("import_history", "batch_table", "import_file", "import_reject", "crc32_audit")
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
+pytestmark = pytest.mark.versions
+
 DDL = """
 CREATE TABLE parent (id int PRIMARY KEY);
 INSERT INTO parent VALUES (1);

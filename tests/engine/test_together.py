@@ -20,6 +20,7 @@ from batch_pipelines.engine.ledger.batches import IN_FORCE
 from batch_pipelines.engine.postgres import lease
 from tests.support_engine import KEY, Site, new_id
 from tests.support_process import FORK, At, importing
+from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,9 +125,10 @@ def told_of(outcome: Batch | BatchError) -> tuple[str, str]:
     return "done", outcome.status
 
 
-def test_two_threads_at_once(site18: MakeSite) -> None:
+@short_or_long("times", 4, 60)
+def test_two_threads_at_once(site18: MakeSite, times: int) -> None:
     site = site18(DDL, TABLES)
-    for value in range(12):
+    for value in range(times):
         before = published(site)
         site.deliver(delivery(value))
         runs = [new_id(), new_id()]
@@ -141,9 +143,10 @@ def test_two_threads_at_once(site18: MakeSite) -> None:
         check_one_of_two(site, value, before, runs, [told_of(o) for o in outcomes])
 
 
-def test_two_processes_at_once(site18: MakeSite) -> None:
+@short_or_long("times", 2, 30)
+def test_two_processes_at_once(site18: MakeSite, times: int) -> None:
     site = site18(DDL, TABLES)
-    for value in range(5):
+    for value in range(times):
         before = published(site)
         site.deliver(delivery(value))
         runs = [new_id(), new_id()]
@@ -251,11 +254,11 @@ def test_what_a_hung_holder_has_published_is_finished_by_the_taker(
     assert bag.parent.name == hung
 
 
-def test_partitions_of_one_feed_in_threads(site18: MakeSite) -> None:
+@short_or_long("rounds", 3, 20)
+def test_partitions_of_one_feed_in_threads(site18: MakeSite, rounds: int) -> None:
     """Given 8 partitions in the same tables, when they are loaded and corrected all at once."""
     site = site18(DDL, TABLES)
     newest: dict[int, str] = {}
-    rounds = 5
     with ThreadPoolExecutor(PARTITIONS) as pool:
         for value in range(rounds):
             # Half of them come first in the second round, so that loads run beside corrections.
@@ -309,10 +312,10 @@ def check_partitions(site: Site, newest: dict[int, str], value: int) -> None:
     assert len(site.history()) == tries
 
 
-def test_readers_see_the_old_or_the_new(site18: MakeSite) -> None:
+@short_or_long("last", 3, 40)
+def test_readers_see_the_old_or_the_new(site18: MakeSite, last: int) -> None:
     site = site18(DDL, TABLES)
     site.load(delivery(0))
-    last = 8
     done, found = threading.Event(), list[tuple[Any, ...]]()
 
     def read() -> None:
@@ -393,12 +396,13 @@ def test_a_backend_ended_before_its_commit_has_written_nothing(site18: MakeSite)
     assert published(site) == [before, batch.batch_id]
 
 
-def test_a_backend_ended_around_its_commit_counts_once_or_not(site18: MakeSite) -> None:
+@short_or_long("times", 5, 60)
+def test_a_backend_ended_around_its_commit_counts_once_or_not(site18: MakeSite, times: int) -> None:
     site = site18(DDL, TABLES)
     before = site.load(delivery(0)).batch_id
     dice = random.Random(20240501)  # noqa: S311  # moments, not secrets
     counts = 1
-    for value in range(1, 13):
+    for value in range(1, times + 1):
         site.deliver(delivery(value))
         run, threads = new_id(), list[threading.Thread]()
 

@@ -74,6 +74,7 @@ def ledger_text(site: Site) -> str:
     )
 
 
+@pytest.mark.versions
 def test_equal_rows_are_found_equal(site: MakeSite) -> None:
     here = site(DDL)
     batch = publish(here)

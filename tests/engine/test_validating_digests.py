@@ -44,6 +44,7 @@ def test_the_digests_of_the_stored_rows_are_those_of_the_source(site: MakeSite) 
         assert check.actual == f"rows={rows} sum={total} moment={moment}"
 
 
+@pytest.mark.versions
 def test_a_swap_that_no_aggregate_shows_is_found_and_named(site: MakeSite) -> None:
     """Given two rows that have swapped a value, count, sum and bounds are what they were."""
     here = site(DDL)

@@ -52,6 +52,7 @@ def test_by_default_it_is_kept_visible_and_failed(site18: MakeSite) -> None:
     assert events(site) == []
 
 
+@pytest.mark.versions
 def test_rolled_back_at_once_with_its_reason_and_by_whom(site: MakeSite) -> None:
     here = site(DDL, **ROLL_BACK)
     refused_load(here, r"differ from their source in .*\. The batch was rolled back\.$")

@@ -52,6 +52,7 @@ def status_of(site: Site, batch_id: str) -> str:
     return batches.by_id(site.connection, batch_id).status
 
 
+@pytest.mark.versions
 def test_rows_wait_in_logged_tables_until_they_are_validated(site: MakeSite) -> None:
     here = site(DDL, TABLES, **WAP)
     here.deliver(FILES)

@@ -54,6 +54,7 @@ def go(database: Database, options: Options = NOTHING) -> Adopted:
     return adopt(database, "public.import_history", options, by="a test", pace=QUICK)
 
 
+@pytest.mark.versions
 def test_a_history_is_adopted_and_given_back(database: Database, db: Connection) -> None:
     db.execute(HISTORY)
     before = db.execute(SHAPE).fetchall()
@@ -348,6 +349,7 @@ def test_what_adopted_batches_have_in_tracked_tables_is_written_down(
     assert db.execute(BALANCES).fetchall() == []
 
 
+@pytest.mark.versions
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -20,6 +20,8 @@ from tests.engine.adoption.support import QUICK, column_type, indexes, reading
 if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection, Database
 
+pytestmark = pytest.mark.versions
+
 NAMESPACE = uuid.UUID("143bae25-27d1-562e-91b2-0fefd4ff2eb2")
 FOREIGN = "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
 PARTITIONED = """

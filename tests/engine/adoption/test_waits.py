@@ -52,6 +52,7 @@ def wait_while_tracked(database: Database, *, rows: int, seconds: float) -> tupl
     return max(waits.seconds), sum(wait for wait in waits.seconds if wait > _WAITED)
 
 
+@pytest.mark.versions
 def test_a_writer_waits_for_no_second(database: Database) -> None:
     longest, together = wait_while_tracked(database, rows=100_000, seconds=5)
     assert longest < 1

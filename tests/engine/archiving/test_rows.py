@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
+pytestmark = pytest.mark.versions
+
 DDL = "CREATE TABLE t (id int PRIMARY KEY, note text, import_batch_id uuid)"
 ROWS = "id,note\n" + "".join(f"{n},note {n}\n" for n in range(100))
 EVERY_TYPE = """

@@ -37,6 +37,7 @@ def steps(site: Site, batch_id: str) -> list[str]:
     return [f"{action.removeprefix('batch.')} {status}" for action, status in found]
 
 
+@pytest.mark.versions
 def test_every_step_of_a_batch_is_an_event(site: MakeSite, tmp_path: Path) -> None:
     here = site(
         DDL, thresholds=HALF, compliance={"regulation": "HIPAA", "data_classification": "PHI"}

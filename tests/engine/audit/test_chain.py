@@ -83,6 +83,7 @@ def protect(connection: Connection) -> None:
         )
 
 
+@pytest.mark.versions
 def test_an_entry_is_chained_when_its_transaction_commits(db: Connection, tmp_path: Path) -> None:
     fill(db, 3)
     with db.transaction(force_rollback=True):
@@ -125,6 +126,7 @@ def test_appending_from_16_connections_at_once_forks_nothing(
     assert found.entries == found.last == _AT_ONCE * (_EACH + _EACH // 8)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     "statement",
     [
@@ -151,6 +153,7 @@ def test_it_is_append_only_even_where_plain_triggers_do_not_fire(
     assert db.execute("SELECT count(*) FROM batch_audit.audit_event").fetchone() == (3,)
 
 
+@pytest.mark.versions
 def test_a_new_month_is_as_protected_as_the_first(db: Connection, tmp_path: Path) -> None:
     db.execute("SELECT batch_audit.ensure_audit_month('2031-01-05')")
     db.execute("SELECT batch_audit.ensure_audit_month('2031-01-05')")
@@ -246,6 +249,7 @@ def content(db: Connection) -> list[tuple[Any, ...]]:
     return db.execute("SELECT * FROM batch_audit.audit_event ORDER BY seq").fetchall()
 
 
+@pytest.mark.versions
 def test_the_first_entry_that_does_not_hold_is_named(db: Connection, tmp_path: Path) -> None:
     fill(db, 20)
     unprotected(db)

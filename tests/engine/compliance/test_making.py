@@ -66,6 +66,7 @@ def test_what_was_made_is_kept_with_the_digest_of_each_file(db: Connection, tmp_
     assert {row["type"] for row in found} == {*KINDS}
 
 
+@pytest.mark.versions
 def test_the_same_ledger_gives_the_same_report(db: Connection, tmp_path: Path) -> None:
     db.execute(LEDGER.encode())
     first, second = report(db, tmp_path), report(db, tmp_path)

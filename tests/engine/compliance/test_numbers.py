@@ -8,6 +8,8 @@ import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from batch_pipelines.engine.compliance.scope import month
 from tests.engine.compliance.support import LEDGER, VIENNA, figures, report, rows
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.compliance.making import Made
     from batch_pipelines.engine.postgres.database import Connection
+
+pytestmark = pytest.mark.versions
 
 GOOD = {"SUCCESS", "PARTIAL_SUCCESS"}
 # Midnight of the first of April in Vienna, whose clock was set in March; and of the first of March.

@@ -18,6 +18,8 @@ from tests.support_rollback import take_back
 if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
 
+pytestmark = pytest.mark.versions
+
 DASHBOARD = Path(__file__).parents[3] / "docs" / "grafana" / "batch-pipelines.json"
 SECRET = "GEHEIM"  # noqa: S105  # a key of a row
 # What Grafana's PostgreSQL data source makes of its macros.

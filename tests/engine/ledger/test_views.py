@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
+pytestmark = pytest.mark.versions
+
 DDL = "CREATE TABLE t (a integer PRIMARY KEY, import_batch_id uuid)"
 GOOD, OTHER, DAMAGED = "a\n1\n2\n", "a\n3\n4\n5\n", "a\n7\n"
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
+pytestmark = pytest.mark.versions
+
 DDL = "CREATE TABLE t (a integer PRIMARY KEY, note text, import_batch_id uuid)"
 GOOD = "a,note\n1,Wednesday\n2,Addams\n"
 

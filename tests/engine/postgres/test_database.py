@@ -20,6 +20,8 @@ from batch_pipelines.engine.postgres.database import (
 if TYPE_CHECKING:
     from batch_pipelines.engine.settings import Settings
 
+pytestmark = pytest.mark.versions
+
 LOCKS = """
 SELECT objid::bigint, mode FROM pg_locks
 WHERE locktype = 'advisory' AND classid = %s ORDER BY 1

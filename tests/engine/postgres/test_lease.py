@@ -47,6 +47,7 @@ def end_backend_of(db: Connection, lease: Lease) -> None:
     )
 
 
+@pytest.mark.versions
 def test_a_lease_names_its_run_and_process(database: Database, db: Connection) -> None:
     run = new_id()
     holder = str(Process.current())
@@ -57,6 +58,7 @@ def test_a_lease_names_its_run_and_process(database: Database, db: Connection) -
     assert db.execute(ROW).fetchone() == (1, run, holder, False, True)
 
 
+@pytest.mark.versions
 def test_a_released_lease_is_free_and_no_longer_ours(database: Database, db: Connection) -> None:
     first, second = new_id(), new_id()
     with take(database, first) as old:
@@ -97,6 +99,7 @@ def test_a_dead_holders_partition_is_free_at_once(database: Database, db: Connec
     assert db.execute(ROW).fetchone() == (2, lease.run_id, lease.before.holder, False, True)
 
 
+@pytest.mark.versions
 def test_a_hung_holder_loses_an_expired_lease_and_its_backends(
     database: Database, db: Connection
 ) -> None:

@@ -25,6 +25,8 @@ from tests.support_engine import feed_of
 if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection, Database
 
+pytestmark = pytest.mark.versions
+
 MIGRATIONS = Path(__file__).parents[3] / "migrations"
 HEAD = revisions()[-1]
 EVERYTHING = """

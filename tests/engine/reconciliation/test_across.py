@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from tests.engine.conftest import MakeSite
 
+pytestmark = pytest.mark.versions
+
 VARIABLE = "OLD_URL"
 # Types differ as they do between databases: so far as values are the same, rows are.
 HERE = """

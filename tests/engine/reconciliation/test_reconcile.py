@@ -140,6 +140,7 @@ def test_a_batch_that_cannot_be_verified_stops_no_other_and_is_tried_again(
     }  # fmt: skip
 
 
+@pytest.mark.versions
 def test_a_record_that_cannot_be_read_is_unverified_and_never_passed(site: MakeSite) -> None:
     place = loaded(site, 1)
     bad = [row(1), ("2", "x", "1.234", "1", None, None), ("3", "y", "1", "many", None, None)]

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
+pytestmark = pytest.mark.versions
+
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 DDL = """
 CREATE TABLE p (id integer PRIMARY KEY, name text NOT NULL, import_batch_id uuid);

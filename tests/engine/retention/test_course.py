@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
+pytestmark = pytest.mark.versions
+
 DDL = """
 CREATE TABLE t (id int PRIMARY KEY, name text, import_batch_id uuid);
 CREATE INDEX ON t (import_batch_id);

@@ -25,6 +25,7 @@ CREATE INDEX ON t (import_batch_id);
 ALL = dict.fromkeys(["rows", "before_images", "quarantine", "ledger", "bags"], POLICY)
 
 
+@pytest.mark.versions
 def test_what_is_due_goes_by_the_rule_that_holds_longest(site: MakeSite) -> None:
     here = site(DDL, thresholds={})
     here.feed = with_rules(here.feed, **ALL)

@@ -24,6 +24,8 @@ from batch_pipelines.engine.roles.grants import (
 if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection
 
+pytestmark = pytest.mark.versions
+
 NOBODY = "batch_pipelines_test_nobody"
 EVERYBODY = (*GRANTED, NOBODY)
 _MAKE_NOBODY = """

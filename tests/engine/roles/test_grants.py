@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from batch_pipelines.engine.roles.grants import (
     AUDITOR,
     FUNCTIONS,
@@ -18,6 +20,8 @@ from batch_pipelines.engine.roles.settle import is_settled
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection
+
+pytestmark = pytest.mark.versions
 
 DOCS = Path(__file__).parents[3] / "docs" / "roles.md"
 HOW = (

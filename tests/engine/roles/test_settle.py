@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from batch_pipelines.engine.postgres.database import Connection
     from batch_pipelines.engine.postgres.server import EmbeddedServer
 
+pytestmark = pytest.mark.versions
+
 BEFORE = revisions()[revisions().index(FIRST_REVISION) - 1]
 MIGRATOR = "batch_pipelines_test_migrator"
 

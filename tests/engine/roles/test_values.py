@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from batch_pipelines.engine.postgres.database import Connection
 
+pytestmark = pytest.mark.versions
+
 READ = "SELECT convert_from(raw, 'UTF8') FROM batch_audit.opened_reject"
 OPEN = "SELECT batch_audit.open_values(%s, 'look', 'ada')"
 _BATCH = """

@@ -30,7 +30,7 @@ from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.rollback.takeback import RefusedError
 from batch_pipelines.engine.settings import Settings
 from tests.conftest import _copy_of_template
-from tests.support_engine import Site, feed_of
+from tests.support_engine import Site, feed_of, sharing_sessions
 from tests.support_rollback import planned, take_back, upserting
 from tests.support_soak import short_or_long
 
@@ -106,7 +106,8 @@ def fresh(
         with copied as database, database.connect("test") as connection:
             connection.execute(DDL.encode())
             feed = feed_of({"public.parents": "p*", "public.children": "c*"})
-            yield Site(database, settings, feed, connection)
+            with sharing_sessions(Site(database, settings, feed, connection)) as site:
+                yield site
 
     return open_site
 

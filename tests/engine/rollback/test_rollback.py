@@ -232,6 +232,7 @@ def test_owned_children_go_with_their_parents(site18: MakeSite) -> None:
         take_back(here, other.batch_id)
 
 
+@pytest.mark.versions
 def test_a_correction_taken_back_puts_the_earlier_batch_in_force(site: MakeSite) -> None:
     here = site(FAMILY, BOTH)
     first = here.load(family(1, 5))

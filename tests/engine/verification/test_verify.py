@@ -38,6 +38,7 @@ def assert_proven(site: Site, batch: Batch, rows: int, replaced: int = 0) -> Non
     assert counts(found) == (0, 0, 0, 0)
 
 
+@pytest.mark.versions
 def test_rows_as_they_were_are_proven_and_that_is_recorded(site: MakeSite) -> None:
     here = site(DDL)
     batch = here.load({"f.csv": FILE})
@@ -52,6 +53,7 @@ def test_rows_as_they_were_are_proven_and_that_is_recorded(site: MakeSite) -> No
         assert here.sql(kept.sql) == [(100, balance.digest_sum, balance.digest_moment)]
 
 
+@pytest.mark.versions
 def test_each_kind_of_difference_is_named(site: MakeSite) -> None:
     here = site(DDL)
     batch = here.load(

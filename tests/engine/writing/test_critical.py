@@ -146,6 +146,7 @@ def test_of_a_correction_only_what_is_new_is_told(
     assert gone == {first.batch_id: corrected, second.batch_id: corrected, third.batch_id: None}
 
 
+@pytest.mark.versions
 def test_a_correction_of_which_a_row_does_not_fit_is_told_of_as_well(site: MakeSite) -> None:
     """Given rows that went straight into the table, those of the correction go by staged tables."""
     there = watching(site, None)

@@ -94,6 +94,7 @@ def test_the_next_try_may_have_no_rejects_left(site18: MakeSite) -> None:
     assert here.count("SELECT count(*) FROM batch_audit.import_reject") == 0
 
 
+@pytest.mark.versions
 def test_every_reason_of_a_record_is_kept(site: MakeSite) -> None:
     here = site(
         "CREATE TABLE t (id int PRIMARY KEY, n int CONSTRAINT small CHECK (n < 10),"
@@ -113,6 +114,7 @@ def test_every_reason_of_a_record_is_kept(site: MakeSite) -> None:
 # Tables that refer to each other
 
 
+@pytest.mark.versions
 def test_a_chain_of_rows_falls_with_its_first(site: MakeSite) -> None:
     """Given a parent that cannot be loaded, its children and theirs are set aside, and no other."""
     here = site(FAMILY, ALL)

@@ -28,6 +28,7 @@ def lines(site: Site, batch_id: str) -> list[tuple[object, ...]]:
     return site.sql(LINES, batch_id)
 
 
+@pytest.mark.versions
 def test_each_record_has_a_line_with_its_place_and_the_checksum_of_its_key(site: MakeSite) -> None:
     """Given a feed that asks for it, each line holds what was parsed against what is stored."""
     orders = site(TABLE, None, audit="row")

@@ -74,6 +74,7 @@ BAD = (
 )
 
 
+@pytest.mark.versions
 def test_what_breaks_a_rule_is_set_aside_with_every_reason(site: MakeSite) -> None:
     there = ruled(site, RULES)
     batch = there.load({"t.csv": GOOD + BAD})
@@ -140,6 +141,7 @@ def test_references_to_a_table_elsewhere(site: MakeSite) -> None:
     assert balance(there, batch.batch_id)[:4] == (4, 0, 0, 0)
 
 
+@pytest.mark.versions
 def test_references_between_tables_of_the_feed_whatever_their_order(site: MakeSite) -> None:
     """Given a child before its parent in the feed, and a parent that is set aside itself."""
     there = ruled(site, [])

@@ -77,6 +77,7 @@ def test_a_text_that_a_trigger_changes_after_its_conversion_is_refused_too(
         here.run()
 
 
+@pytest.mark.versions
 def test_a_declared_column_is_left_out_and_unverified_and_all_others_are_proven(
     site: MakeSite,
 ) -> None:

@@ -49,6 +49,7 @@ def refused(site: Site, files: Mapping[str, str]) -> str:
 # Where nothing refers to the table
 
 
+@pytest.mark.versions
 def test_rows_are_replaced(site: MakeSite) -> None:
     here = site(PLAIN)
     here.sql("INSERT INTO t VALUES (9, 'typed in by hand')")
@@ -103,6 +104,7 @@ def test_a_correction_may_be_empty(site18: MakeSite) -> None:
 # Where other rows may refer to it
 
 
+@pytest.mark.versions
 def test_a_keyed_diff_touches_only_what_differs(site: MakeSite) -> None:
     """Given rows elsewhere that refer to a batch's, a correction updates, inserts and deletes."""
     here = site(REFERRED)

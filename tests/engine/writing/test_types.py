@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.engine.conftest import MakeSite
     from tests.support_engine import Site
 
+pytestmark = pytest.mark.versions
+
 ID = "12345678-1234-5678-9abc-def012345678"
 # What may stand in a CSV, by type; every way to write it that we take.
 WRITTEN: dict[str, Sequence[str]] = {

@@ -71,6 +71,7 @@ def test_another_batch_overwrites_and_keeps_whose_row_it_was(site18: MakeSite) -
     assert here.stamps() == {first.batch_id: 1, second.batch_id: 2}
 
 
+@pytest.mark.versions
 def test_a_correction_puts_back_what_it_does_not_overwrite(site: MakeSite) -> None:
     here = upserting(site)
     here.sql("INSERT INTO t VALUES (1, 'a', NULL, 1), (2, 'b', NULL, 2)")
@@ -103,6 +104,7 @@ def lines(*records: dict[str, object]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
+@pytest.mark.versions
 def test_each_record_updates_what_it_brings(site: MakeSite) -> None:
     """Given records of different columns, an absent one stays as it is, or takes the default."""
     here = upserting(site)
