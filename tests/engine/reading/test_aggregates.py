@@ -193,7 +193,7 @@ def rows_of(kinds: Mapping[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Ro
     return st.lists(st.tuples(*(st.none() | kind | kind for kind in kinds.values())), max_size=6)
 
 
-@short_or_long("examples", 25, 500)
+@short_or_long("examples", 12, 500)
 def test_both_agree_on_csv_of_every_type(site18: MakeSite, examples: int) -> None:
     site = site18(DDL)
     folder = site.settings.staging / "batch" / "source"
@@ -241,7 +241,7 @@ assert list(TYPED) == list(WRITTEN), STAYED
 NANOSECONDS = {"timestamp": INSTANTS_NS, "timestamptz": INSTANTS_NS}
 
 
-@short_or_long("examples", 25, 500)
+@short_or_long("examples", 12, 500)
 @pytest.mark.parametrize("suffix", COLUMNAR)
 def test_both_agree_on_columnar_files_of_every_type(
     site18: MakeSite, suffix: str, examples: int

@@ -217,7 +217,7 @@ class Corrections(RuleBasedStateMachine):
 
 
 @pytest.mark.long
-@short_or_long("examples", 8, 200)
+@short_or_long("examples", 4, 200)
 def test_corrections_and_rollbacks(fresh: Fresh, examples: int) -> None:
     machine: Any = partial(Corrections, fresh)
     run_state_machine_as_test(machine, settings=profile(COURSES, max_examples=examples))

@@ -342,7 +342,7 @@ class Course(RuleBasedStateMachine):
 
 
 @pytest.mark.long
-@short_or_long("examples", 8, 200)
+@short_or_long("examples", 4, 200)
 def test_upserts_hand_edits_and_rollbacks(fresh: Fresh, examples: int) -> None:
     machine: Any = partial(Course, fresh)
     run_state_machine_as_test(machine, settings=profile(COURSES, max_examples=examples))
