@@ -51,18 +51,22 @@ def test_a_migration_that_adds_columns_breaks_no_root_from_before(
         here.sql(f"ALTER TABLE batch_audit.{name} ADD extra text NOT NULL DEFAULT 'x'")
     assert verify_audit(here.connection, tmp_path).findings == ()
     # And one that gives the lists their next version: roots of old and of new batches hold.
-    ((body,),) = here.sql(
-        "SELECT pg_get_functiondef('batch_audit.detail_columns(integer)'::regprocedure)"
+    ((body, newest),) = here.sql(
+        "SELECT pg_get_functiondef('batch_audit.detail_columns(integer)'::regprocedure), n.max FROM ("
+        + _NEWEST
+        + ") AS n"
     )
-    more = str(body).replace(
-        "(1, 'import_file', '{batch_id,",
-        "(2, 'import_file', '{batch_id,extra,file_name}'), (1, 'import_file', '{batch_id,",
-    )
-    here.connection.execute(more.encode())
-    here.sql("""
+    following = newest + 1
+    one = "(1, NULL::integer, 'import_file',"
+    assert one in str(body)
+    more = f"({following}, NULL::integer, 'import_file', '{{extra,batch_id}}'), "
+    changed = str(body).replace(one, more + one.replace("NULL", str(newest)))
+    changed = changed.replace(f"BETWEEN 1 AND {newest}", f"BETWEEN 1 AND {following}")
+    here.connection.execute(changed.encode())
+    here.sql(f"""
         CREATE OR REPLACE FUNCTION batch_audit.detail_root(batch uuid) RETURNS jsonb
         LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-            SELECT batch_audit.detail_root(batch, 2)
+            SELECT batch_audit.detail_root(batch, {following})
         $$
     """)
     here.load({"a.csv": "id,v\n3,three\n"}, "after")
@@ -70,7 +74,7 @@ def test_a_migration_that_adds_columns_breaks_no_root_from_before(
         "SELECT details -> 'root' FROM batch_audit.audit_event WHERE action = 'batch.ended'"
         " ORDER BY seq DESC LIMIT 1"
     )
-    assert (root["columns"], set(root)) == (2, {"columns", "import_file"})
+    assert (root["columns"], root["import_file"]["rows"]) == (following, 1)
     assert verify_audit(here.connection, tmp_path).findings == ()
     here.sql("UPDATE batch_audit.import_file SET extra = 'y'")
     (finding,) = verify_audit(here.connection, tmp_path).findings

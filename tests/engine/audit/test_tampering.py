@@ -40,11 +40,11 @@ _HISTORY = """
 SELECT array_agg(DISTINCT key) FROM batch_audit.import_history,
     jsonb_object_keys(batch_audit.history_facts(batch_id)) AS key
 """
-_DETAILS = "SELECT detail, columns FROM batch_audit.detail_columns(1)"
+_DETAILS = "SELECT detail, columns FROM batch_audit.detail_columns(2)"
 _COLUMNS = """
 SELECT attname::text, format_type(atttypid, NULL) FROM pg_attribute
 WHERE attrelid = ('batch_audit.' || %s)::regclass AND attnum > 0 AND NOT attisdropped
-    AND attgenerated = ''
+    AND attgenerated = '' AND attidentity = ''
 """
 # Another value of a type, whatever there was.
 _OTHER = {
@@ -54,7 +54,7 @@ _OTHER = {
     "uuid": "gen_random_uuid()", "boolean": "NOT coalesce({0}, false)",
     "timestamp with time zone": "coalesce({0}, now()) + interval '1 microsecond'",
     "date": "{0} + 31", "text[]": "coalesce({0}, '{{}}') || '{{x}}'",
-    "jsonb": "jsonb_build_object('x', {0})",
+    "jsonb": "jsonb_build_object('x', {0})", "json": "json_build_object('x', {0})",
 }  # fmt: skip
 
 
