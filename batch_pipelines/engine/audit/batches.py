@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from psycopg import sql
+
 from batch_pipelines.engine.audit.chain import Finding
 
 if TYPE_CHECKING:
@@ -64,6 +66,19 @@ WHERE last.told IS DISTINCT FROM roots.found AND h.status <> 'PUBLISHED' AND NOT
 ORDER BY last.seq
 """  # of constants
 
+# No root covers details of a batch that is not there: they were put in.
+_DETAILS = (
+    "import_file", "crc32_audit", "batch_table", "batch_column", "row_digest", "whole_digest",
+    "batch_signature", "import_reject", "critical_record", "validation_log", "validation_summary",
+    "row_event",
+)  # fmt: skip
+_OF_NO_BATCH = sql.SQL("""
+SELECT {name}, d.batch_id::text, count(*) FROM batch_audit.{table} AS d
+WHERE d.batch_id IS NOT NULL
+    AND NOT EXISTS (SELECT FROM batch_audit.import_history AS h WHERE h.batch_id = d.batch_id)
+GROUP BY 2 ORDER BY 2
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
@@ -91,7 +106,8 @@ def differences(connection: Connection) -> Iterator[Finding]:
         connection: A connection inside a transaction.
 
     Yields:
-        Each batch whose row differs, and each table of details that does not have its root.
+        Each batch whose row differs, each table of details that does not have its root, and details of
+        batches that are not there.
     """
     with connection.cursor("audit_history") as cursor:
         for batch_id, seq, told, found in cursor.execute(_HISTORY):
@@ -105,6 +121,11 @@ def differences(connection: Connection) -> Iterator[Finding]:
                         f"expected {_rows(told.get(table))}, found {_rows(found.get(table))}"
                     )
                     yield Finding(seq, "root", message)
+    for name in _DETAILS:
+        query = _OF_NO_BATCH.format(name=sql.Literal(name), table=sql.Identifier(name))
+        for table, batch_id, number in connection.execute(query).fetchall():
+            message = f"{table} has {number} rows of a batch {batch_id}, of which there is none"
+            yield Finding(None, "root", message)
 
 
 def _differing(
