@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0039"
-down_revision = "0038"
+revision = "0040"
+down_revision = "0039"
 
 # Each list with the versions that it is of, from and to; a root from before stays one of its version.
 UPGRADE = r"""
