@@ -73,8 +73,11 @@ def erase(
             require_current(connection)
         eraser = Eraser(database, settings, feeds, str(uuid.uuid4()), _progress(json=json))
         if resume:
-            for done in eraser.resume():
+            ended = eraser.resume()
+            for done in ended:
                 _print_done(database, done, json=json)
+            if not ended and not json:
+                say("Nothing was left half done.")
             return
         wanted = _key(key or [], key_file)
         feed, name = _table(table, feeds)

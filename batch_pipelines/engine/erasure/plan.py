@@ -136,15 +136,14 @@ class Planner:
         places += put_away
         for batch_id in {place.batch_id: None for place in places if place.batch_id is not None}:
             batch = batches.by_id(connection, batch_id)
-            obstacles += [
-                f"{hold} is over {batch.name} ({batch_id})"
-                for hold in holds.over(connection, batch_id)
-            ]
+            obstacles += held(connection, batch)
             if batch.status in UNSETTLED:
                 obstacles.append(
                     f"batch {batch_id} ({batch.name}) is {batch.status}, and has the person: have it "
                     "validated, roll it back or cancel it first"
                 )
+        if any(place.batch_id is None for place in places):
+            obstacles += held(connection, None)
         return Plan(tuple(places), tuple(obstacles), tuple(notes), keys)
 
     def referring(self, connection: Connection) -> Iterator[str]:
@@ -294,6 +293,17 @@ class Planner:
                     f"{place}: single records cannot be cut out of {name} ({why}). With --drop-sources "
                     "the whole file leaves the bag, and the batch cannot be imported again from it"
                 )
+
+
+def held(connection: Connection, batch: Batch | None) -> Iterator[str]:
+    """Say which legal holds are over a batch, or, for rows typed in by hand, over everything."""
+    if batch is not None:
+        for hold in holds.over(connection, batch.batch_id):
+            yield f"{hold} is over {batch.name} ({batch.batch_id})"
+        return
+    for hold in holds.listed(connection):
+        if hold.batch_id is None and hold.feed is None:
+            yield f"{hold} is over rows that were typed in by hand, too"
 
 
 def _merge(into: Found, found: Found) -> None:

@@ -18,6 +18,7 @@ from batch_pipelines.engine.digests.as_sent import NO_COLUMNS, AsSent, ColumnGon
 from batch_pipelines.engine.digests.row_digest import RowDigest
 from batch_pipelines.engine.digests.sql import table_digest
 from batch_pipelines.engine.erasure.fitting import parts
+from batch_pipelines.engine.erasure.plan import held
 from batch_pipelines.engine.erasure.traces import remove_traces
 from batch_pipelines.engine.errors import ErasureError
 from batch_pipelines.engine.failpoints import failpoint
@@ -130,7 +131,8 @@ class RowsErasure:
             lock_target_tables(connection, [self.subject.table.full_name])
             self.subject.bind(connection)
             failpoint("erase.locked", connection)
-            self._look_again(connection, found)
+            by_hand = any(place.batch_id is None for place in plan.places)
+            self._look_again(connection, found, by_hand=by_hand)
             writers = self._writers(connection)
             if new := {*writers} - known:
                 message = (
@@ -145,13 +147,12 @@ class RowsErasure:
             failpoint("erase.deleted", connection)
             self._tell(connection, gone, changed | {*writers})
 
-    def _look_again(self, connection: Connection, found: Sequence[Batch]) -> None:
+    def _look_again(self, connection: Connection, found: Sequence[Batch], *, by_hand: bool) -> None:
         why = [*self.planner.referring(connection)]
         for batch in found:
-            why += [
-                f"{hold} is over {batch.name} ({batch.batch_id})"
-                for hold in holds.over(connection, batch.batch_id)
-            ]
+            why += held(connection, batch)
+        if by_hand:
+            why += held(connection, None)
         if why:
             message = f"Nothing was erased: {'; '.join(why)}."
             raise ErasureError(message)

@@ -268,11 +268,12 @@ def require_true(site: Site, scenario: Scenario, before: list[Any], after: list[
     for batch in in_force:
         balances = proofs.tables(site.connection, batch.batch_id)
         for b in balances:
-            counted = b.stored + b.rejected + b.skipped + b.superseded_within
+            written = b.stored + (b.erased or 0)
+            counted = written + b.rejected + b.skipped + b.superseded_within
             assert counted == b.source_records, (b, "the books do not balance")
             # Another partition may have written over rows since.
             assert len(in_force) > 1 or stamps[b.target_table, batch.batch_id] == b.stored
-        assert batch.written_records == sum(b.stored for b in balances)
+        assert batch.written_records == sum(b.stored + (b.erased or 0) for b in balances)
         assert batch.rejected_records == sum(b.rejected for b in balances)
     done = site.sql(
         "SELECT h.status, s.stage FROM batch_audit.batch_stage s JOIN batch_audit.import_history h"

@@ -1,4 +1,4 @@
-"""What is attacked of keeping what is old: retention, restores, reprocessing, legal holds."""
+"""What is attacked of keeping what is old: retention, restores, reprocessing, erasures, holds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from batch_pipelines.engine.erasure.course import Eraser, Request
 from batch_pipelines.engine.ingest import ingest
 from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.reprocessing import require_source
@@ -60,6 +61,14 @@ def _reprocess(site: Site, told: Told, run_id: str) -> None:
             told.stage = stage
             do_stage(stage, connection, work)
         told.stage = "run"
+
+
+def _erase(site: Site, told: Told, run_id: str) -> None:
+    told.stage = "erasure"
+    eraser = Eraser(site.database, site.settings, {site.feed.feed: site.feed}, run_id)
+    eraser.erase(
+        Request(site.feed.feed, "public.children", {"parent": "5"}, "asked for", "a tester")
+    )
 
 
 def _hold(site: Site, told: Told, _: str) -> None:
@@ -136,6 +145,7 @@ OF_KEEPING = (
     Scenario(
         "reprocessing", feed(), _one_and_a_correction_that_was_taken_back, _reprocess, resumes=True
     ),
+    Scenario("erasure", feed(), _one, _erase),
     Scenario("a hold", feed(), _one, _hold, is_visible=False, also=_HOLDS),
     Scenario("a hold is lifted", feed(), _one_under_a_hold, _lift, is_visible=False, also=_HOLDS),
 )

@@ -45,7 +45,26 @@ WHERE c.found_at >= %(start)s AND c.found_at < %(until)s
   AND (%(feeds)s::text[] IS NULL OR h.feed = ANY(%(feeds)s))
 GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
 """
-_ACTIONS = ("hold.%", "retention.%", "restore.%", "archive.%", "key.%", "batch.restore.%")
+_ERASED = """
+SELECT coalesce(h.feed, e.feed), e.target_table, p.kind, count(DISTINCT e.erasure_id),
+       coalesce(sum(p.found), 0)::bigint, coalesce(sum(p.erased), 0)::bigint
+FROM batch_audit.erasure AS e JOIN batch_audit.erasure_place AS p USING (erasure_id)
+LEFT JOIN batch_audit.import_history AS h USING (batch_id)
+WHERE e.started_at >= %(start)s AND e.started_at < %(until)s
+  AND (%(feeds)s::text[] IS NULL OR coalesce(h.feed, e.feed) = ANY(%(feeds)s))
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+_ACTIONS = (
+    "erasure.%",
+    "batch.erased",
+    "batch.bag.%",
+    "hold.%",
+    "retention.%",
+    "restore.%",
+    "archive.%",
+    "key.%",
+    "batch.restore.%",
+)
 
 
 def read(connection: Connection, scope: Scope) -> Content:
@@ -62,6 +81,7 @@ def read(connection: Connection, scope: Scope) -> Content:
     checked = connection.execute(_CHECKED, scope.parameters).fetchall()
     holds = connection.execute(_HOLDS, scope.parameters).fetchall()
     chunks = connection.execute(_CHUNKS, scope.parameters).fetchall()
+    erased = connection.execute(_ERASED, scope.parameters).fetchall()
     start, until = scope.span.start, scope.until
     deeds = events(connection, scope, _ACTIONS)
     figures = (
@@ -79,7 +99,10 @@ def read(connection: Connection, scope: Scope) -> Content:
         Figure(
             "kept", "kept by a hold or a later use", sum(r[6] for r in chunks if r[2] == "KEPT")
         ),
-        Figure("deeds", "Events of holds, retention, restores and keys", len(deeds)),
+        Figure(
+            "erased", "Records of persons erased, all copies counted", sum(r[5] for r in erased)
+        ),
+        Figure("deeds", "Events of holds, retention, restores, erasures and keys", len(deeds)),
     )
     tables = (
         listing(
@@ -104,10 +127,17 @@ def read(connection: Connection, scope: Scope) -> Content:
              "bytes|count"),
             chunks,
         ),
+        listing(
+            "erased",
+            "Records of persons that were erased",
+            ("feed", "table", "place", "erasures|count", "found|count", "erased|count"),
+            erased,
+            note="Whose they were is not kept.",
+        ),
         listing("checked", "Bags looked at, by what was found", ("found|state", "bags|count"), checked),
         listing(
             "deeds",
-            "Holds, retention, restores and keys",
+            "Holds, retention, restores, erasures and keys",
             ("when|time", "principal", "action", "outcome|state", "feed", "partition", "of",
              "which|code", "reason"),
             [
