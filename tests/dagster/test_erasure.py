@@ -22,7 +22,7 @@ def _full(_: object) -> None:
 
 
 def test_what_was_begun_is_ended_without_a_word_of_whom(shop: Shop) -> None:
-    shop.deliver(DAY, orders(20))
+    shop.deliver(DAY, orders(20) + orders(5, first=100, customer=2).partition("\n")[2])
     assert shop.run(DAY).success
     request = Request(FEED, "public.orders", {"customer": "2"}, "request 7", "a tester")
     eraser = Eraser(shop.database, shop.settings, {FEED: shop.feed}, new_id())
