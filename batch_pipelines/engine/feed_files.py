@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 JOBS_OF_ALL = frozenset(
     {
-        "rollback", "restore", "retention", "rerun_failed", "verify_batches", "verify_archive",
-        "verify_audit", "compliance_report_month",
+        "rollback", "restore", "retention", "erasure", "rerun_failed", "verify_batches",
+        "verify_archive", "verify_audit", "compliance_report_month",
     }
 )  # fmt: skip
 """Names of the jobs that are there for all feeds; a feed's own job has its name."""
