@@ -51,6 +51,15 @@ AND NOT EXISTS (SELECT FROM {table} t WHERE {key} = i.row_key AND t.{stamp} = {b
 AND NOT EXISTS (SELECT FROM batch_audit.row_before_image l
     WHERE l.previous_batch_id = {batch} AND l.target_table = {name} AND {key_in_later} = i.row_key)
 """)
+# What would come back without a value that it had.
+_BLANKED = """
+SELECT count(*) FROM (
+    SELECT batch_id, target_table, image FROM batch_audit.superseded_row
+    UNION ALL
+    SELECT batch_id, target_table, image FROM batch_audit.row_before_image) AS kept
+WHERE batch_id = %(batch)s AND target_table = %(table)s
+    AND EXISTS (SELECT FROM unnest(%(columns)s::text[]) AS c WHERE image ->> c IS NOT NULL)
+"""
 _COUNT_MISSING = sql.SQL("SELECT count(*) FROM batch_audit.row_before_image i WHERE {missing}")
 # A row that comes back is absent, or this batch's, or as the superseding left it: what it had been
 # before the superseded batch. `old` is that one's image of it.
@@ -248,6 +257,10 @@ def _final(connection: Connection, batch: Batch, old: str | None) -> Iterator[Ob
 def _look_at(
     connection: Connection, settings: Settings, target: Target, *, trusted: bool
 ) -> tuple[TablePlan, list[Obstacle]]:
+    blanked = _blanked(connection, target)
+    if blanked is not None:
+        nothing = TablePlan(target.name, delete=0, restore=0, reinstate=0, owned=0, missing=0)
+        return nothing, [blanked]
     found = find_touched(connection, settings, target, trusted=trusted)
     parts = target.parts()
     going = found.rows if target.is_plain else _number(connection, _GOING.format(**parts))
@@ -292,6 +305,24 @@ def _look_at(
         missing=missing,
     )
     return plan, obstacles
+
+
+def _blanked(connection: Connection, target: Target) -> Obstacle | None:
+    """Find rows that would come back without a value, because its column was dropped or renamed."""
+    if not target.lost_columns:
+        return None
+    wanted = {
+        "batch": target.batch_id, "table": target.name, "columns": list(target.lost_columns),
+    }  # fmt: skip
+    ((rows,),) = connection.execute(_BLANKED, wanted).fetchall()
+    if not rows:
+        return None
+    names = ", ".join(target.lost_columns)
+    what = (
+        f"that come back hold values of columns that the table has no more ({names}); add them again, "
+        "or give them these names"
+    )
+    return Obstacle(target.name, int(rows), what, None, "final")
 
 
 def _blockers(

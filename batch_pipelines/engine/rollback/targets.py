@@ -86,6 +86,7 @@ class Target:
             table has no key.
         later_key: The same of the images that later batches have of this one's rows.
         kept_columns: Columns that images and superseded rows hold, and the table has still.
+        lost_columns: Those that they hold, and the table has no more.
         has_images: Whether rows had been there before.
         has_superseded: Whether rows of the superseded batch are to come back.
         owned: Foreign keys by which rows of other tables are its rows' own.
@@ -98,6 +99,7 @@ class Target:
     key: tuple[str, ...]
     later_key: tuple[str, ...]
     kept_columns: tuple[Column, ...]
+    lost_columns: tuple[str, ...]
     has_images: bool
     has_superseded: bool
     owned: tuple[ForeignKey, ...] = field(default=())
@@ -261,6 +263,7 @@ def _target(
         key=_names(connection, _KEY, wanted),
         later_key=_names(connection, _LATER_KEY, wanted),
         kept_columns=tuple(c for c in table.columns if c.name in kept and not c.generated),
+        lost_columns=tuple(sorted(kept - {STAMP} - {c.name for c in table.columns})),
         has_images=has_images,
         has_superseded=has_superseded,
         owned=tuple(key for key in table.children if ".".join(key.child) in owned),

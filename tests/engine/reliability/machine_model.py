@@ -55,6 +55,7 @@ class Loaded:
         rejects: What was set aside, and why, by the number of the record.
         before: The batch that it has superseded.
         taken: Rows as they were when a correction, or retention, took them out of the table.
+        with_extra: Whether they were taken with a column more.
         state_before: What a rollback or a restore makes it again.
         has_bag: Whether it was archived.
     """
@@ -67,6 +68,7 @@ class Loaded:
     rejects: dict[int, str] = field(default_factory=dict)
     before: str | None = None
     taken: dict[int, Row] = field(default_factory=dict)
+    with_extra: bool = False
     state_before: str = ""
     has_bag: bool = False
 
@@ -79,11 +81,13 @@ class Model:
         rows: The table, by id.
         batches: Every batch, oldest first.
         unique_names: Whether a name may stand once only.
+        has_extra: Whether the table has a column that no delivery brings.
     """
 
     rows: dict[int, Row] = field(default_factory=dict)
     batches: dict[str, Loaded] = field(default_factory=dict)
     unique_names: bool = False
+    has_extra: bool = False
 
     def current(self, key: str) -> Loaded | None:
         """The batch of a partition that a new one supersedes."""
@@ -143,7 +147,7 @@ class Model:
             batch.before = earlier.batch_id
             earlier.state_before = earlier.status
             if earlier.status != "ARCHIVED":
-                earlier.taken = out
+                earlier.taken, earlier.with_extra = out, self.has_extra
             earlier.status = "SUPERSEDED"
         self.rows = others | {n: Row(values, batch_id) for n, values in good.items()}
         return batch
@@ -165,6 +169,8 @@ class Model:
         back = {}
         if earlier is not None and earlier.state_before != "ARCHIVED":
             back = earlier.taken
+            if back and earlier.with_extra and not self.has_extra:
+                return False
         if not self.fits(back, left):
             return False
         self.rows = left | back
@@ -185,14 +191,14 @@ class Model:
 
     def put_away(self, batch: Loaded) -> None:
         """Move a batch's rows into the archive."""
-        batch.taken = self.of(batch)
+        batch.taken, batch.with_extra = self.of(batch), self.has_extra
         batch.state_before, batch.status = batch.status, "ARCHIVED"
         for number in batch.taken:
             del self.rows[number]
 
     def bring_back(self, batch: Loaded) -> bool:
-        """Restore a batch, if nothing stands in the way."""
-        if not self.fits(batch.taken, self.rows):
+        """Restore a batch, if nothing stands in the way, and no column of its rows is gone."""
+        if not self.fits(batch.taken, self.rows) or (batch.with_extra and not self.has_extra):
             return False
         self.rows |= batch.taken
         batch.status = batch.state_before

@@ -130,7 +130,9 @@ def test_a_damaged_file_is_never_lost_and_never_a_crash(
             assert said, (number, "no message")
             assert "Unexpected" not in said, (number, said)
             outcomes["refused"] += 1
-            assert here.history()[-1].status == "FAILED"
+            # What one reader can read and the other cannot is visible, and never called validated.
+            unvalidated = "The rows are published but not validated" in said
+            assert here.history()[-1].status == ("PUBLISHED" if unvalidated else "FAILED")
             continue
         (balance,) = proofs.tables(here.connection, batch.batch_id)
         assert balance.stored + balance.rejected == balance.source_records, number

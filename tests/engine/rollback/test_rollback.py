@@ -10,6 +10,7 @@ from batch_pipelines.engine.errors import RollbackError
 from batch_pipelines.engine.ledger import batches, rollbacks
 from batch_pipelines.engine.rollback import verify
 from batch_pipelines.engine.rollback.takeback import RefusedError
+from tests.support_engine import KEY
 from tests.support_rollback import content, planned, take_back, upserting
 
 if TYPE_CHECKING:
@@ -356,3 +357,29 @@ def test_the_plan_names_what_stays(site18: MakeSite) -> None:
     notes = planned(here, batch.batch_id).plans[0].notes
     assert any("sequence of id" in note for note in notes)
     assert any("trigger noted" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [("RENAME size TO amount", "RENAME amount TO size"), ("DROP size", "ADD size int")],
+)
+@pytest.mark.parametrize("write", ["insert", "upsert"])
+def test_rows_do_not_come_back_without_a_value_that_they_had(
+    site18: MakeSite, write: str, change: str, back: str
+) -> None:
+    """Given a column that was renamed or dropped, what it held is not blanked without a word."""
+    here = site18("CREATE TABLE t (id int PRIMARY KEY, size int, import_batch_id uuid)")
+    here.feed = upserting(here.feed, {"table": "public.t", "files": "*", "write": write})
+    here.load({"a.csv": "id,size\n1,1\n2,2\n"})
+    later = here.load({"a.csv": "id,size\n1,5\n"}, KEY if write == "insert" else "later")
+    here.sql(f"ALTER TABLE t {change}")
+    before = content(here, "t")
+    with pytest.raises(
+        RefusedError, match=r"columns that the table has no more \(size\); add them"
+    ):
+        take_back(here, later.batch_id, keep_touched=True)
+    assert content(here, "t") == before
+    here.sql(f"ALTER TABLE t {back}")
+    if change.startswith("RENAME"):
+        take_back(here, later.batch_id)
+        assert here.rows() == [('{"id": 1, "size": 1}',), ('{"id": 2, "size": 2}',)]
