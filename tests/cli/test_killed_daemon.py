@@ -223,7 +223,7 @@ def wait_until_over(killer: Killer, folder: Path, surroundings: dict[str, str]) 
 
 
 def progress(killer: Killer) -> tuple[int, int, int]:
-    """Say how many batches are loaded, how many are open, and how many runs are not over."""
+    """Say how many batches are loaded, how many are open or leased, and how many runs are not over."""
     try:
         with psycopg.connect(killer.server.url(DATA_DATABASE), connect_timeout=10) as connection:
             (loaded, _, _) = connection.execute(_PROGRESS).fetchone() or (0, 0, 0)
