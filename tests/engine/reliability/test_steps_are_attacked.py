@@ -40,7 +40,6 @@ NOT_IN_THE_MATRIX = {
     "ledger/compliance_reports": "a report, written as a whole",
     "erasure/": "of rejects, images and bags of rows: killed in tests/engine/erasure",
     "ledger/verifications": "a log, one statement",
-    "ledger/archives: UPDATE": "what was found of a bag, one statement",
     "ledger/batches: UPDATE batch_audit.import_history SET rejected_records": _VERDICT,
     "ledger/batches: UPDATE batch_audit.import_history SET status = 'VALIDATION_FAILED'": _VERDICT,
     "ledger/batches: UPDATE batch_audit.import_history SET status = status_before": _VERDICT,
