@@ -51,7 +51,6 @@ CROSS JOIN LATERAL (SELECT batch_audit.history_facts(h.batch_id) AS found) AS fa
 WHERE last.told IS DISTINCT FROM facts.found AND ({_AT_WORK}) IS NOT TRUE
 ORDER BY last.seq NULLS FIRST, 1
 """  # of constants
-# Published but not validated, it has not ended; what a replay has brought changes its details again.
 _ROOTS = f"""
 WITH last AS (
     SELECT DISTINCT ON (resource_id) resource_id, seq, details -> 'root' AS told
@@ -62,7 +61,7 @@ FROM last JOIN batch_audit.import_history AS h ON h.batch_id::text = last.resour
 CROSS JOIN LATERAL (
     SELECT batch_audit.detail_root(
         h.batch_id, coalesce((last.told ->> 'columns')::integer, 1)) AS found) AS roots
-WHERE last.told IS DISTINCT FROM roots.found AND h.status <> 'PUBLISHED' AND NOT ({_AT_WORK})
+WHERE last.told IS DISTINCT FROM roots.found AND NOT ({_AT_WORK})
 ORDER BY last.seq
 """  # of constants
 
@@ -117,7 +116,7 @@ def differences(connection: Connection) -> Iterator[Finding]:
             for table in sorted({*told, *found} - {"columns"}):
                 if told.get(table) != found.get(table):
                     message = (
-                        f"batch {batch_id} ({name}): {table} is not what it was when the batch ended: "
+                        f"batch {batch_id} ({name}): {table} is not what the trail has of it: "
                         f"expected {_rows(told.get(table))}, found {_rows(found.get(table))}"
                     )
                     yield Finding(seq, "root", message)

@@ -1,7 +1,8 @@
 """What the audit trail hears of batches: one entry for each step, appended where the ledger is written.
 
 An outcome gets the batch's row of `import_history` with it, as the transaction leaves it: so that table
-can be rebuilt from the entries. The end of a batch has a root over its details, too.
+can be rebuilt from the entries. Whatever has changed the details of a batch that can be seen ends in an
+entry with a root over them: the end of the batch, a replay, a validation that could not be made.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from psycopg.types.json import Jsonb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from batch_pipelines.engine.postgres.database import Connection
 
@@ -23,6 +24,33 @@ SELECT batch_audit.append_event(
     coalesce(nullif(current_setting('batch_pipelines.principal', true), ''), requested_by), %s, %s,
     'batch', batch_id::text, NULL, NULL, NULL, %s)
 FROM batch_audit.import_history WHERE batch_id = %s
+"""
+_TELL_ROOT = """
+SELECT batch_audit.append_event(
+    coalesce(nullif(current_setting('batch_pipelines.principal', true), ''), requested_by), %s, %s,
+    'batch', batch_id::text, NULL, NULL, NULL,
+    %s || jsonb_build_object('root', batch_audit.detail_root(batch_id)))
+FROM batch_audit.import_history WHERE batch_id = %s
+"""
+# A validation changes its own log only. Of all else the root stays what it was: taken anew, it would
+# vouch for whatever somebody has changed since then.
+_TELL_UNVALIDATED = """
+SELECT batch_audit.append_event(
+    coalesce(nullif(current_setting('batch_pipelines.principal', true), ''), h.requested_by),
+    'batch.validate.failed', 'FAILED', 'batch', h.batch_id::text, NULL, NULL, NULL,
+    %s || CASE WHEN h.status IN ('PUBLISHED', 'VALIDATION_FAILED') THEN
+        jsonb_build_object('root', coalesce(last.root || (
+            SELECT coalesce(jsonb_object_agg(key, value), '{}')
+            FROM jsonb_each(batch_audit.detail_root(
+                h.batch_id, coalesce((last.root ->> 'columns')::integer, 1)))
+            WHERE key IN ('validation_log', 'validation_summary')),
+            batch_audit.detail_root(h.batch_id)))
+        ELSE '{}' END)
+FROM batch_audit.import_history AS h LEFT JOIN LATERAL (
+    SELECT e.details -> 'root' AS root FROM batch_audit.audit_event AS e
+    WHERE e.resource_id = h.batch_id::text AND e.resource_type = 'batch' AND e.details ? 'root'
+    ORDER BY e.seq DESC LIMIT 1) AS last ON true
+WHERE h.batch_id = %s
 """
 _END = """
 SELECT batch_audit.append_event(
@@ -53,8 +81,33 @@ def tell(
         status: How it stands.
         details: Counts and reasons; never a value of a row.
     """
-    said = {name: value for name, value in details.items() if value is not None}
-    connection.execute(_TELL, (f"batch.{step}", status, Jsonb(said), batch_id))
+    connection.execute(_TELL, (f"batch.{step}", status, _said(details), batch_id))
+
+
+def tell_with_root(
+    connection: Connection, batch_id: str, step: str, status: Outcome, **details: object
+) -> None:
+    """Append an entry about a batch, with a root over its details as the transaction has them now.
+
+    Args:
+        connection: To the target database, inside the transaction that changes the details.
+        batch_id: The batch.
+        step: What was done: `replay.done` ...
+        status: How it stands.
+        details: Counts and reasons; never a value of a row.
+    """
+    connection.execute(_TELL_ROOT, (f"batch.{step}", status, _said(details), batch_id))
+
+
+def tell_unvalidated(connection: Connection, batch_id: str, **details: object) -> None:
+    """Append that a batch could not be validated; of one that can be seen, with a root over its details.
+
+    Args:
+        connection: To the target database, inside the transaction that ends the stage.
+        batch_id: The batch.
+        details: Reasons; never a value of a row.
+    """
+    connection.execute(_TELL_UNVALIDATED, (_said(details), batch_id))
 
 
 def tell_of_many(connection: Connection, batch_ids: Sequence[str], step: str) -> None:
@@ -76,3 +129,7 @@ def tell_end(connection: Connection, batch_id: str) -> None:
         batch_id: The batch.
     """
     connection.execute(_END, (batch_id,))
+
+
+def _said(details: Mapping[str, object]) -> Jsonb:
+    return Jsonb({name: value for name, value in details.items() if value is not None})

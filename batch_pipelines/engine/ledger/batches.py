@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from batch_pipelines.engine.errors import FeedError
 from batch_pipelines.engine.ledger import stages
-from batch_pipelines.engine.ledger.batch_events import tell, tell_end
+from batch_pipelines.engine.ledger.batch_events import tell, tell_end, tell_with_root
 
 if TYPE_CHECKING:
     from batch_pipelines.engine.causes import Cause
@@ -478,11 +478,23 @@ def mark_published(
     tell(connection, batch_id, "publish.done", "SUCCESS", written=written, rejected=rejected)
 
 
-def mark_replayed(connection: Connection, batch_id: str, loaded: int) -> None:
-    """Say that a replay has made more of a batch visible; called inside its publish transaction."""
+def mark_replayed(connection: Connection, batch_id: str, loaded: int, *, validated: bool) -> None:
+    """Say that a replay has made more of a batch visible.
+
+    Args:
+        connection: The publishing connection, when the batch's details are as the replay leaves them.
+        batch_id: The batch.
+        loaded: Records that were loaded.
+        validated: Whether they were validated before, so that the batch ends in this transaction, too;
+            else it is to be validated and archived anew, and may never come to that.
+    """
     connection.execute(_REPLAYED, {"batch_id": batch_id, "loaded": loaded})
     stages.end(connection, batch_id, "bulk_write")
-    tell(connection, batch_id, "replay.done", "SUCCESS", loaded=loaded)
+    if validated:
+        tell(connection, batch_id, "replay.done", "SUCCESS", loaded=loaded)
+    else:
+        stages.forget_validation(connection, batch_id)
+        tell_with_root(connection, batch_id, "replay.done", "SUCCESS", loaded=loaded)
 
 
 def mark_superseded(connection: Connection, batch_id: str, by: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from psycopg.rows import class_row
 
-from batch_pipelines.engine.ledger.batch_events import tell
+from batch_pipelines.engine.ledger.batch_events import tell, tell_unvalidated
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -80,7 +80,11 @@ def end(
     status: Outcome = "SUCCESS" if why is None else "FAILED"
     done = "done" if why is None else "failed"
     with connection.transaction():
-        if connection.execute(_END, (status, why, cause, batch_id, stage)).rowcount:
+        if not connection.execute(_END, (status, why, cause, batch_id, stage)).rowcount:
+            return
+        if stage == "validate" and why is not None:
+            tell_unvalidated(connection, batch_id, why=why, cause=cause)
+        else:
             tell(connection, batch_id, f"{stage}.{done}", status, why=why, cause=cause)
 
 

@@ -24,7 +24,6 @@ from batch_pipelines.engine.ledger import (
     rollbacks,
     signatures,
     staged_tables,
-    stages,
 )
 from batch_pipelines.engine.ledger.batch_events import tell
 from batch_pipelines.engine.ledger.events import check_constraints
@@ -334,12 +333,12 @@ def _record(
         for own in each.put.signatures
     ]
     total = sum(b.inserted + b.updated + b.unchanged for b in balances)
+    raise_critical(connection, publication, [each.proof for each in written])
     if publication.purpose == "replay":
         proofs.record_replay(connection, batch.batch_id, balances, chunks, written_alike)
         rejects.record_replay(connection, batch, publication.work.run_id)
-        batches.mark_replayed(connection, batch.batch_id, total)
-        if publication.step == "whole":
-            stages.forget_validation(connection, batch.batch_id)
+        validated = publication.step == "publish"
+        batches.mark_replayed(connection, batch.batch_id, total, validated=validated)
     else:
         proofs.record_publish(connection, batch.batch_id, balances, chunks, written_alike)
         rejects.record(connection, batch)
@@ -355,7 +354,6 @@ def _record(
         sizes = {f.file_name: f.size for source in publication.sources for f in source.files}
         size = sum(sizes.values())
         batches.record_volume(connection, batch.batch_id, source_bytes=size, since=began.wal)
-    raise_critical(connection, publication, [each.proof for each in written])
 
 
 def _name_targets_in_checks(connection: Connection, batch: Batch) -> None:
