@@ -7,7 +7,7 @@ Counts only: a plan is shown in logs, and holds no value of a row.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -19,7 +19,7 @@ from batch_pipelines.engine.rollback.targets import STAMP_NAME, joined, targets_
 from batch_pipelines.engine.rollback.touched import OVERWRITTEN, find_touched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from batch_pipelines.engine.catalog import ForeignKey
     from batch_pipelines.engine.feeds import Feed
@@ -176,6 +176,22 @@ class Plan:
     def dependents(self) -> tuple[str, ...]:
         """Batches in force that depend on this one."""
         return tuple(dict.fromkeys(o.by_batch for o in self.obstacles if o.by_batch is not None))
+
+    def in_a_circle_with(self, others: Iterable[str]) -> Plan:
+        """Make the plan of a batch that has to go before batches that have to go before it.
+
+        Args:
+            others: Those batches.
+
+        Returns:
+            The plan, which no cascade can carry out.
+        """
+        what = (
+            f"depend on batch {', '.join(sorted(others))} and are depended on by it, so neither goes "
+            "first: roll one of them back with --keep-touched and without --cascade, then the other"
+        )
+        circle = Obstacle("all tables", self.batch.written_records or 0, what, None, "final")
+        return replace(self, obstacles=(circle,))
 
     def refusal(self) -> str:
         """Say why it cannot be done as it is, and what helps."""

@@ -342,7 +342,10 @@ class _Attempt:
             connection.execute(_LOCK.format(sql.Identifier(schema, name)))
         failpoint("rollback.locked", connection)
 
-    def _take_back(self, connection: Connection, batch_id: str) -> None:
+    def _take_back(
+        self, connection: Connection, batch_id: str, waiting: tuple[str, ...] = ()
+    ) -> None:
+        """Take one back, after those that depend on it; `waiting` are those that wait for this one."""
         batch = batches.by_id(connection, batch_id)
         if batch.status == "ROLLED_BACK":
             if all(done.batch.batch_id != batch_id for done in self.done):
@@ -351,7 +354,7 @@ class _Attempt:
         _require_in_force(batch)
         found, targets = look(connection, self.settings, batch, self.feeds)
         while self.request.cascade and found.dependents:
-            self._take_back_dependents(connection, found)
+            self._take_back_dependents(connection, found, (*waiting, batch_id))
             found, targets = look(connection, self.settings, batch, self.feeds)
         kept: dict[str, int] = {}
         first = found
@@ -367,12 +370,16 @@ class _Attempt:
         self.done.append(RolledBack(batch, tables, found.reinstated))
         self._tell(connection, batch, tables, found.reinstated)
 
-    def _take_back_dependents(self, connection: Connection, found: Plan) -> None:
+    def _take_back_dependents(
+        self, connection: Connection, found: Plan, waiting: tuple[str, ...]
+    ) -> None:
+        if circle := set(found.dependents) & set(waiting):
+            raise RefusedError(found.in_a_circle_with(circle))
         if unlocked := set(found.dependents) - self.locked:
             raise _WiderError(unlocked)
         dependents = [batches.by_id(connection, batch_id) for batch_id in found.dependents]
         for dependent in _newest_first(dependents):
-            self._take_back(connection, dependent.batch_id)
+            self._take_back(connection, dependent.batch_id, waiting)
 
     def _tell(
         self,

@@ -59,7 +59,11 @@ class Machine(Runs):
         batch = self.draw(data, *IN_FORCE)
         if batch is None:
             return
-        if self.model.take_back(batch, keep=keep):
+        if batch.batch_id in self.held:
+            with pytest.raises(RollbackError, match="legal hold"):
+                take_back(self.site, batch.batch_id, keep_touched=keep)
+            event("not taken back: held")
+        elif self.model.take_back(batch, keep=keep):
             take_back(self.site, batch.batch_id, keep_touched=keep)
             event("taken back")
         else:

@@ -151,6 +151,25 @@ def test_a_cascade_takes_newer_batches_first(site18: MakeSite) -> None:
     assert batches.by_id(here.connection, apart).status == "SUCCESS"
 
 
+def test_batches_that_depend_on_each_other_are_refused_by_a_cascade(site18: MakeSite) -> None:
+    here = items(site18)
+    here.sql("ALTER TABLE items ADD COLUMN part_of int REFERENCES items")
+    first = here.load({"a.csv": "id,price\n1,10\n3,30\n"}, key="one").batch_id
+    second = here.load({"a.csv": "id,price\n1,11\n2,22\n"}, key="two").batch_id
+    here.sql("UPDATE items SET part_of = 2 WHERE id = 3")
+    before = content(here, "items")
+    for batch, other in ((first, second), (second, first)):
+        with pytest.raises(
+            RefusedError, match=f"batch {batch} and are depended on by it"
+        ) as refused:
+            take_back(here, batch, cascade=True)
+        assert f"Batch {other}" in str(refused.value)
+        assert planned(here, batch, cascade=True).refusal is not None
+    assert content(here, "items") == before
+    take_back(here, second, keep_touched=True)
+    assert batches.by_id(here.connection, second).status == "ROLLED_BACK"
+
+
 @pytest.mark.parametrize("brought", ["id,code,price,note", "id,price"])
 def test_a_row_changed_by_hand_is_never_taken(site: MakeSite, brought: str) -> None:
     here = items(site)
