@@ -131,6 +131,9 @@ def _require_single_keys(root: yaml.Node | None) -> None:
         waiting[:0] = _children(node)
         keys: set[str] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                what = "a name before `:` must be a word, and here stands a list or a mapping."
+                raise WrittenYamlError(what, key.start_mark.line + 1)
             if key.value in keys:
                 what = f"`{key.value}` stands twice; keep one."
                 raise WrittenYamlError(what, key.start_mark.line + 1)

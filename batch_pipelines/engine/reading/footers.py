@@ -35,7 +35,7 @@ def parquet_records(path: Path) -> int:
     """Read the number of rows from a Parquet file's footer; see `columnar_records`."""
     try:
         return int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         message = (
             f"{path.name}: not a whole Parquet file: its footer cannot be read. Deliver it again."
         )

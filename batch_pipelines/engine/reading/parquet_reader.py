@@ -41,7 +41,7 @@ def _open(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(
             path, pre_buffer=False, buffer_size=_PAGE_BYTES, page_checksum_verification=True
         )
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         message = f"{path.name}: not a whole Parquet file. Deliver it again."
         raise DeliveryError(message) from None
 

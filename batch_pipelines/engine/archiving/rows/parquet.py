@@ -83,7 +83,7 @@ def read_rows(path: Path, columns: Sequence[HeldColumn]) -> Iterator[pa.RecordBa
                 message = f"{path.name}: its columns are not those that the bag says. {_REMEDY}"
                 raise ArchiveError(message)
             yield from file.iter_batches(_READ_ROWS)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         message = f"{path.name}: cannot be read as Parquet ({type(error).__name__}). {_REMEDY}"
         raise ArchiveError(message) from None
 
