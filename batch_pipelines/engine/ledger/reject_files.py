@@ -68,7 +68,7 @@ def same_rejects(connection: Connection, batch_id: str, path: Path | None) -> bo
         with pq.ParquetFile(path) as file:
             kept = file.iter_batches(_COMPARED, columns=_KEPT)
             return all(one == other for one, other in _side_by_side(stored, kept))
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
 
 
