@@ -65,7 +65,10 @@ def test_each_record_has_an_entry_by_who_made_it_as_delivered(
     assert verify_audit(here.connection, tmp_path).findings == ()
     here.sql("UPDATE batch_audit.row_event SET principal = 'eve' WHERE principal = 'bob'")
     (finding,) = verify_audit(here.connection, tmp_path).findings
-    assert (finding.kind, "row_event is not what it was" in finding.message) == ("root", True)
+    assert (finding.kind, "row_event is not what the trail has" in finding.message) == (
+        "root",
+        True,
+    )
 
 
 def test_upserts_corrections_and_rollbacks_leave_entries_of_what_each_batch_wrote(
