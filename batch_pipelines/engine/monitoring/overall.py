@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pydantic
-
 from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.feed_parts.monitor import Counts, Monitor
-from batch_pipelines.engine.written_yaml import WrittenYamlError, read_yaml
+from batch_pipelines.engine.site_files import read_site_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,23 +34,7 @@ def read_overall(path: Path | None) -> Monitor:
     """
     if path is None:
         return DEFAULT
-    try:
-        written = read_yaml(path.read_text(encoding="utf-8"))
-        monitor = Monitor.model_validate(written.data or {})
-    except (OSError, UnicodeError):
-        message = f"{VARIABLE}: {path} cannot be read as YAML."
-        raise SettingsError(message) from None
-    except WrittenYamlError as error:
-        line = "" if error.line is None else f":{error.line}"
-        message = f"{VARIABLE}: {path}{line} cannot be read as YAML: {error.what}"
-        raise SettingsError(message) from None
-    except pydantic.ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        )
-        message = f"{VARIABLE}: {path} is not what `monitor` of a feed may be: {problems}."
-        raise SettingsError(message) from None
+    monitor = read_site_file(path, Monitor, VARIABLE, "what `monitor` of a feed may be")
     if set(monitor.on_breach) != {"alert"} or monitor.throughput_drop is not None:
         message = (
             f"{VARIABLE}: {path}: of all feeds together a breach is told and nothing else, and there is "

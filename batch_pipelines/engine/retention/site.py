@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pydantic
-import yaml
-
-from batch_pipelines.engine.errors import SettingsError
 from batch_pipelines.engine.feed_parts.retention import SiteRetention
+from batch_pipelines.engine.site_files import read_site_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,15 +27,4 @@ def read_site(path: Path | None) -> SiteRetention:
     """
     if path is None:
         return SiteRetention()
-    try:
-        return SiteRetention.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (OSError, UnicodeError, yaml.YAMLError, RecursionError):
-        message = f"{VARIABLE}: {path} cannot be read as YAML."
-        raise SettingsError(message) from None
-    except pydantic.ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        )
-        message = f"{VARIABLE}: {path}: {problems}. docs/retention.md says what it may be."
-        raise SettingsError(message) from None
+    return read_site_file(path, SiteRetention, VARIABLE, "what docs/retention.md says it may be")

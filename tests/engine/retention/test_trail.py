@@ -345,7 +345,8 @@ def test_a_file_of_rules_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (rule,) = read_site(file).audit_trail
     assert (rule.keep, rule.cut_off) == ("6 years", "month")
     assert read_site(None).audit_trail == ()
-    for text in ("audit_trail: {keep: 6 years}", "rows: []", "a: ["):
+    twice = "audit_trail: []\naudit_trail: []"
+    for text in ("audit_trail: {keep: 6 years}", "rows: []", "a: [", twice, "a: &a [*a]"):
         file.write_text(text)
         with pytest.raises(SettingsError, match="BATCH_PIPELINES_RETENTION"):
             read_site(file)
