@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
-from pathlib import Path  # noqa: TC003  # typer reads it
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 
 from batch_pipelines.cli.batches import opened_ledger
+from batch_pipelines.cli.report_output import AsJson, CsvFolder, HtmlFile, put_out
 from batch_pipelines.engine.feed_files import load_feeds
-from batch_pipelines.engine.reports.export import json_text, write, write_csv
 from batch_pipelines.engine.reports.feed_page import feed_page
 from batch_pipelines.engine.reports.feed_reading import Wanted, read_feed
 from batch_pipelines.engine.reports.filing import feed_path, program
-from batch_pipelines.engine.reports.html import page_html
 from batch_pipelines.engine.settings import load_settings
 
 _DAY = "%Y-%m-%d"
@@ -32,15 +29,9 @@ def feed_report(
     until: Annotated[
         dt.datetime | None, typer.Option(formats=[_DAY], help="Last day; by default today.")
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write the page here; by default below the home folder.")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON instead of writing a page.")
-    ] = False,
-    csv: Annotated[
-        Path | None, typer.Option(help="Write its tables into this folder, one CSV file each.")
-    ] = None,
+    html: HtmlFile = None,
+    json: AsJson = False,
+    csv: CsvFolder = None,
 ) -> None:
     """Write a report of a feed: success rate, throughput and rejects over time, batches compared."""
     settings = load_settings()
@@ -64,8 +55,4 @@ def feed_report(
     with opened_ledger() as connection:
         facts = read_feed(connection, wanted, made_at=now, made_by=program())
     page = feed_page(facts)
-    written = [] if csv is None else write_csv(csv, page.tables)
-    if html is not None or not (json or csv):
-        written.append(write(html or feed_path(settings, feed), page_html(page)))
-    # As they are, for the shell to take: a console would fold them.
-    sys.stdout.write(json_text(facts) if json else "".join(f"{each}\n" for each in written))
+    put_out(page, facts, feed_path(settings, feed), html=html, json=json, csv=csv)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
-from pathlib import Path  # noqa: TC003  # typer reads it
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batch_pipelines.cli.batches import opened_ledger
+from batch_pipelines.cli.report_output import AsJson, CsvFolder, HtmlFile, put_out
 from batch_pipelines.engine.ledger import batches
 from batch_pipelines.engine.reconciliation.reconcile import find_reconciled
 from batch_pipelines.engine.reports.batch_facts import read_batch
 from batch_pipelines.engine.reports.batch_page import batch_page
-from batch_pipelines.engine.reports.export import json_text, write, write_csv
 from batch_pipelines.engine.reports.filing import batch_path, program
-from batch_pipelines.engine.reports.html import page_html
 from batch_pipelines.engine.reports.reconciled_page import reconciled_facts, reconciled_page
 from batch_pipelines.engine.settings import load_settings
 
@@ -28,15 +25,9 @@ if TYPE_CHECKING:
 def report(
     batch: Annotated[str, typer.Argument(help="Batch id, a unique prefix of one, or FEED/KEY.")],
     *,
-    html: Annotated[
-        Path | None, typer.Option(help="Write the page here; by default below the home folder.")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON instead of writing a page.")
-    ] = False,
-    csv: Annotated[
-        Path | None, typer.Option(help="Write its tables into this folder, one CSV file each.")
-    ] = None,
+    html: HtmlFile = None,
+    json: AsJson = False,
+    csv: CsvFolder = None,
 ) -> None:
     """Write a report: one HTML file that needs nothing else; also JSON and CSV."""
     settings = load_settings()
@@ -54,8 +45,4 @@ def report(
             facts = read_batch(connection, found.batch_id, made_at=now, made_by=program())
             page = batch_page(facts)
             path = batch_path(settings, found.batch_id)
-    written = [] if csv is None else write_csv(csv, page.tables)
-    if html is not None or not (json or csv):
-        written.append(write(html or path, page_html(page)))
-    # As they are, for the shell to take: a console would fold them.
-    sys.stdout.write(json_text(facts) if json else "".join(f"{each}\n" for each in written))
+    put_out(page, facts, path, html=html, json=json, csv=csv)
