@@ -53,13 +53,13 @@ SET first_record = first_record - (
     SELECT count(*) FROM unnest(%(records)s::bigint[]) AS c (record) WHERE record < first_record)
 WHERE batch_id = %(batch)s AND file_name = %(name)s
 """
-_ROWS: Final = """
+_FEWER: Final = """
 UPDATE batch_audit.batch_table
 SET erased = coalesce(erased, 0) + %(rows)s, digest_sum = digest_sum - %(total)s,
     digest_moment = digest_moment - %(moment)s
 WHERE batch_id = %(batch)s AND target_table = %(table)s
 """
-_WHOLE: Final = """
+_FEWER_WHOLE: Final = """
 UPDATE batch_audit.whole_digest
 SET records = records - %(rows)s, digest_sum = digest_sum - %(total)s,
     digest_moment = digest_moment - %(moment)s
@@ -89,7 +89,7 @@ def fit_delivered(connection: Connection, batch_id: str, done: Refilled) -> None
             digest = RowDigest.of(np.asarray(gone, np.uint32))
             connection.execute(
                 _CHUNK,
-                {"batch": batch_id, "table": own, "file": name, "chunk": chunk, **parts(digest)},
+                {"batch": batch_id, "table": own, "file": name, "chunk": chunk, **_parts(digest)},
             )
     for file in done.files:
         _fit_file(connection, batch_id, file)
@@ -115,13 +115,28 @@ def fit_rows(connection: Connection, batch_id: str, done: Refilled, place: Place
                 f"{batch_id[:8]}), and erase again."
             )
             raise ErasureError(message)
-        wanted = {"batch": batch_id, "table": table}
-        connection.execute(_ROWS, {**wanted, **parts(digest)})
-        connection.execute(_WHOLE, {**wanted, **parts(done.whole[table])})
+        record_fewer(connection, batch_id, table, digest)
+        record_fewer_whole(connection, batch_id, table, done.whole[table])
 
 
-def parts(digest: RowDigest) -> dict[str, int]:
-    """Give a digest as parameters of a statement."""
+def record_fewer(connection: Connection, batch_id: str, table: str, gone: RowDigest) -> None:
+    """Take erased rows out of the digest of what a batch was sent, and count them.
+
+    Args:
+        connection: A connection inside the transaction in which they go.
+        batch_id: The batch.
+        table: The full name of their table.
+        gone: The digest of those rows as they were sent.
+    """
+    connection.execute(_FEWER, {"batch": batch_id, "table": table, **_parts(gone)})
+
+
+def record_fewer_whole(connection: Connection, batch_id: str, table: str, gone: RowDigest) -> None:
+    """Take erased rows out of the digest over all columns; see `record_fewer`."""
+    connection.execute(_FEWER_WHOLE, {"batch": batch_id, "table": table, **_parts(gone)})
+
+
+def _parts(digest: RowDigest) -> dict[str, int]:
     return {"rows": digest.rows, "total": digest.total, "moment": digest.moment}
 
 

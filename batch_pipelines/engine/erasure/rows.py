@@ -17,7 +17,7 @@ from batch_pipelines.engine.catalog import STAMP
 from batch_pipelines.engine.digests.as_sent import NO_COLUMNS, AsSent, ColumnGoneError, as_sent
 from batch_pipelines.engine.digests.row_digest import RowDigest
 from batch_pipelines.engine.digests.sql import table_digest
-from batch_pipelines.engine.erasure.fitting import parts
+from batch_pipelines.engine.erasure.fitting import record_fewer, record_fewer_whole
 from batch_pipelines.engine.erasure.plan import held
 from batch_pipelines.engine.erasure.traces import remove_traces
 from batch_pipelines.engine.errors import ErasureError
@@ -54,18 +54,6 @@ ORDER BY 1
 _SUPERSEDED: Final = sql.SQL("batch_audit.superseded_row AS x")
 _OF_SUPERSEDED: Final = sql.SQL("x.target_table = {name} AND x.previous_batch_id = {batch}")
 _COUNT: Final = sql.SQL("SELECT count(*) FROM {rows} WHERE {where}")
-_LESS: Final = """
-UPDATE batch_audit.batch_table
-SET erased = coalesce(erased, 0) + %(rows)s, digest_sum = digest_sum - %(total)s,
-    digest_moment = digest_moment - %(moment)s
-WHERE batch_id = %(batch)s AND target_table = %(table)s
-"""
-_WHOLE_LESS: Final = """
-UPDATE batch_audit.whole_digest
-SET records = records - %(rows)s, digest_sum = digest_sum - %(total)s,
-    digest_moment = digest_moment - %(moment)s
-WHERE batch_id = %(batch)s AND target_table = %(table)s
-"""
 _DELETE_ROWS: Final = sql.SQL("DELETE FROM {table} AS x WHERE {mine} RETURNING x.{stamp}::text")
 _DELETE_IMAGES: Final = sql.SQL("""
 DELETE FROM batch_audit.row_before_image AS x WHERE x.target_table = {name} AND {mine}
@@ -172,13 +160,12 @@ class RowsErasure:
             if recorded.target_table != name:
                 continue
             own = self._digest(connection, batch, recorded, None)
-            wanted = {"batch": batch.batch_id, "table": name}
             if own.rows:
-                connection.execute(_LESS, {**wanted, **parts(own)})
+                record_fewer(connection, batch.batch_id, name, own)
             whole = rollbacks.whole(connection, batch.batch_id, name)
             if whole is not None and own.rows:
                 digest = self._digest(connection, batch, recorded, whole.columns)
-                connection.execute(_WHOLE_LESS, {**wanted, **parts(digest)})
+                record_fewer_whole(connection, batch.batch_id, name, digest)
 
     def _digest(
         self,

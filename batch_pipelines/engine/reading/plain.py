@@ -154,7 +154,8 @@ def _unpacked(path: Path, compression: str | None) -> Iterator[_Content]:
                 yield content
     except (zipfile.BadZipFile, EOFError, zlib.error):
         raise _damaged(path, compression) from None
-    except (RuntimeError, NotImplementedError):
+    # Of zipfile: encrypted; a way of packing that it does not know raises a kind of it.
+    except RuntimeError:
         message = (
             f"{path.name}: is encrypted, or packed in a way that is not known. Deliver it plain."
         )
