@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from batch_pipelines.engine.ledger.batches import IN_FORCE
 from batch_pipelines.engine.postgres.lease import acquire
-from batch_pipelines.engine.settings import Settings
-from tests.conftest import _copy_of_template
 from tests.support_engine import KEY, Site, feed_of, new_id
 from tests.support_process import At, importing
 from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
-    from tests.engine.conftest import MakeSite
+    from tests.engine.conftest import MakeSite, OpenSite
 
 DDL = """
 CREATE TABLE parents (id int PRIMARY KEY, name text NOT NULL, import_batch_id uuid);
@@ -85,18 +82,11 @@ def content(site: Site) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    _server_urls: dict[str, str], _templates: set[str], tmp_path_factory: pytest.TempPathFactory
-) -> list[list[Any]]:
+def undisturbed(open_site: OpenSite) -> list[list[Any]]:
     """Content of the tables after each delivery was imported alone, in peace."""
     found = []
     for files in DELIVERIES:
-        folder = tmp_path_factory.mktemp("undisturbed")
-        settings = Settings(home=folder / "home", feeds=folder / "feeds")
-        copied = contextmanager(_copy_of_template)(_server_urls["18"], "18", _templates)
-        with copied as database, database.connect("test") as connection:
-            connection.execute(DDL.encode())
-            site = Site(database, settings, feed_of(TABLES), connection)
+        with open_site(DDL, feed_of(TABLES)) as site:
             assert site.load(files).status == "SUCCESS"
             found.append(content(site))
     assert found[0] != found[1]

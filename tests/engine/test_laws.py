@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, event, given
@@ -22,17 +22,17 @@ from batch_pipelines.engine.failpoints import armed
 from batch_pipelines.engine.ledger import proofs
 from batch_pipelines.engine.ledger.batches import IN_FORCE
 from batch_pipelines.engine.ledger.stages import STAGES
-from batch_pipelines.engine.settings import Settings
-from tests.conftest import _copy_of_template
-from tests.support_engine import KEY, Site, feed_of, sharing_sessions
+from tests.support_engine import KEY, Site, feed_of
 from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from batch_pipelines.engine.ledger.batches import Batch
+    from tests.engine.conftest import OpenSite
+
+    Fresh: TypeAlias = Callable[[str], AbstractContextManager[Site]]
 
 # A parent is corrected by a keyed diff, since children refer to it; a child by delete and copy.
 DDL = """
@@ -137,32 +137,13 @@ def draw_columns(draw: st.DrawFn, table: str, *, whole: bool) -> list[str]:
     return [*needed, *kept]
 
 
-class Fresh(Protocol):
-    """Opens a site with a database of its own."""
-
-    def __call__(self, tables: str) -> AbstractContextManager[Site]:
-        """Open it, for a block."""
-
-
 @pytest.fixture(scope="module")
-def fresh(
-    _server_urls: dict[str, str], _templates: set[str], tmp_path_factory: pytest.TempPathFactory
-) -> Fresh:
-    @contextmanager
-    def open_site(tables: str) -> Iterator[Site]:
-        folder: Path = tmp_path_factory.mktemp("law")
-        settings = Settings(home=folder / "home", feeds=folder / "feeds")
-        copied = contextmanager(_copy_of_template)(_server_urls["18"], "18", _templates)
-        with copied as database, database.connect("test") as connection:
-            connection.execute(DDL.encode())
-            if tables == "alone":
-                connection.execute(OUTSIDE.encode())
-            with sharing_sessions(
-                Site(database, settings, feed_of(TABLES[tables]), connection)
-            ) as site:
-                yield site
+def fresh(open_site: OpenSite) -> Fresh:
+    def opened(tables: str) -> AbstractContextManager[Site]:
+        ddl = DDL + OUTSIDE if tables == "alone" else DDL
+        return open_site(ddl, feed_of(TABLES[tables]))
 
-    return open_site
+    return opened
 
 
 def tables_of(site: Site) -> list[list[tuple[Any, ...]]]:

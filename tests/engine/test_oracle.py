@@ -6,7 +6,6 @@ import itertools
 import math
 import random
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,7 @@ from batch_pipelines.engine.feeds import Feed
 from batch_pipelines.engine.ledger import proofs, rejects
 from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.reading import blocks
-from batch_pipelines.engine.settings import Settings
 from batch_pipelines.engine.writing import bisecting
-from tests.conftest import _copy_of_template
 from tests.engine.support_oracle import (
     Check,
     Column,
@@ -35,23 +32,13 @@ from tests.engine.support_oracle import (
     judged,
     read_value,
 )
-from tests.support_engine import Site, feed_of, sharing_sessions
+from tests.support_engine import Site, feed_of
 from tests.support_rejects import raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-    from typing import Protocol
+    from collections.abc import Sequence
 
-    from tests.engine.conftest import MakeSite
-
-    class OpenSite(Protocol):
-        """Opens a site with a database of its own on a version of PostgreSQL."""
-
-        def __call__(self, version: str) -> AbstractContextManager[Site]:
-            """Open it, for a block."""
-
+    from tests.engine.conftest import MakeSite, OpenSite
 
 UNTIL_VALIDATE = STAGES[:4]
 ONCE = """
@@ -61,25 +48,6 @@ CREATE DOMAIN never_null AS given;
 CREATE FUNCTION refuse_3() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN IF NEW.b = 3 THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$;
 """
-
-
-@pytest.fixture(scope="module")
-def open_site(
-    _server_urls: dict[str, str], _templates: set[str], tmp_path_factory: pytest.TempPathFactory
-) -> OpenSite:
-    @contextmanager
-    def opened(version: str) -> Iterator[Site]:
-        folder: Path = tmp_path_factory.mktemp("oracle")
-        settings = Settings(home=folder / "home", feeds=folder / "feeds")
-        copied = contextmanager(_copy_of_template)(_server_urls[version], version, _templates)
-        with copied as database, database.connect("test") as connection:
-            connection.execute(ONCE)
-            with sharing_sessions(
-                Site(database, settings, feed_of({"public.p": "p*"}), connection)
-            ) as site:
-                yield site
-
-    return opened
 
 
 # Generated schemas
@@ -502,7 +470,7 @@ def test_what_is_accepted_and_why_not(
     # Some records a block, so that chunks and their digests are taken apart too.
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
     keys = (f"batch-{number}" for number in itertools.count())
-    with open_site(version) as site:
+    with open_site(ONCE, feed_of({"public.p": "p*"}), version) as site:
 
         @profile(
             max_examples=examples,

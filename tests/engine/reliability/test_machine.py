@@ -4,48 +4,30 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from hypothesis import Phase
 from hypothesis import settings as profile
 from hypothesis.stateful import run_state_machine_as_test
 
-from batch_pipelines.engine.settings import Settings
-from tests.conftest import _copy_of_template
 from tests.engine.reliability.machine import Machine
 from tests.engine.reliability.machine_runs import COURSES, DDL, due_at_once
-from tests.support_engine import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
+    from tests.engine.conftest import OpenSite
+    from tests.support_engine import Site
 
-class Fresh(Protocol):
-    """Opens a site with a database of its own."""
-
-    def __call__(self) -> AbstractContextManager[Site]:
-        """Open it, for a block."""
+    Fresh: TypeAlias = Callable[[], AbstractContextManager[Site]]
 
 
 @pytest.fixture(scope="module")
-def fresh(
-    _server_urls: dict[str, str], _templates: set[str], tmp_path_factory: pytest.TempPathFactory
-) -> Fresh:
-    @contextmanager
-    def open_site() -> Iterator[Site]:
-        folder: Path = tmp_path_factory.mktemp("machine")
-        settings = Settings(home=folder / "home", feeds=folder / "feeds")
-        copied = contextmanager(_copy_of_template)(_server_urls["18"], "18", _templates)
-        with copied as database, database.connect("test") as connection:
-            connection.execute(DDL.encode())
-            yield Site(database, settings, due_at_once(), connection)
-
-    return open_site
+def fresh(open_site: OpenSite) -> Fresh:
+    return partial(open_site, DDL, due_at_once(), sharing=False)
 
 
 def run(fresh: Fresh, **more: Any) -> None:

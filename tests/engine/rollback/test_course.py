@@ -6,10 +6,10 @@ have written over each other; taking a batch back takes its versions out.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, event
@@ -28,16 +28,18 @@ from batch_pipelines.engine.errors import RollbackError
 from batch_pipelines.engine.ledger.batches import IN_FORCE
 from batch_pipelines.engine.ledger.stages import STAGES
 from batch_pipelines.engine.rollback.takeback import RefusedError
-from batch_pipelines.engine.settings import Settings
-from tests.conftest import _copy_of_template
-from tests.support_engine import Site, feed_of, sharing_sessions
+from tests.support_engine import feed_of
 from tests.support_rollback import planned, take_back, upserting
 from tests.support_soak import short_or_long
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from pathlib import Path
+
+    from tests.engine.conftest import OpenSite
+    from tests.support_engine import Site
+
+    Fresh: TypeAlias = Callable[[], AbstractContextManager[Site]]
 
 DDL = """
 CREATE TABLE parents (id int PRIMARY KEY, name text, size int DEFAULT 5, import_batch_id uuid);
@@ -87,29 +89,10 @@ class Written:
     rows: set[Row] = field(default_factory=set)
 
 
-class Fresh(Protocol):
-    """Opens a site with a database of its own."""
-
-    def __call__(self) -> AbstractContextManager[Site]:
-        """Open it, for a block."""
-
-
 @pytest.fixture(scope="module")
-def fresh(
-    _server_urls: dict[str, str], _templates: set[str], tmp_path_factory: pytest.TempPathFactory
-) -> Fresh:
-    @contextmanager
-    def open_site() -> Iterator[Site]:
-        folder: Path = tmp_path_factory.mktemp("course")
-        settings = Settings(home=folder / "home", feeds=folder / "feeds")
-        copied = contextmanager(_copy_of_template)(_server_urls["18"], "18", _templates)
-        with copied as database, database.connect("test") as connection:
-            connection.execute(DDL.encode())
-            feed = feed_of({"public.parents": "p*", "public.children": "c*"})
-            with sharing_sessions(Site(database, settings, feed, connection)) as site:
-                yield site
-
-    return open_site
+def fresh(open_site: OpenSite) -> Fresh:
+    feed = feed_of({"public.parents": "p*", "public.children": "c*"})
+    return partial(open_site, DDL, feed)
 
 
 class Course(RuleBasedStateMachine):
